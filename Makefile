@@ -1,0 +1,82 @@
+# Everything here runs from .venv, which the first target that needs it makes from requirements.lock.
+# Nothing is installed outside of this folder.
+
+PYTHON ?= python3
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV := $(shell command -v uv 2>/dev/null)
+PACKAGES := stream_app encoders index
+BENCHES := $(sort $(patsubst tests/bench/%.py,%,$(filter-out %/__init__.py,$(wildcard tests/bench/*.py))))
+
+.PHONY: help demo test check bench clean lock lock-python lock-jars python-version
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo "  make bench-NAME   Run one measurement"
+
+demo: $(STAMP) ## Show the whole flow at work, on a broker of its own
+	@$(BIN)/sliceflow demo
+
+test: $(STAMP) ## Run every test
+	@$(BIN)/python -m pytest
+
+check: $(STAMP) ## Check formatting, lint, types and import rules, and run the fast tests
+	@$(BIN)/ruff format --check $(PACKAGES) tests
+	@$(BIN)/ruff check $(PACKAGES) tests
+	@$(BIN)/mypy $(PACKAGES) tests
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q -m "not kafka and not slow and not gpu"
+
+bench: $(STAMP) ## List the measurements
+	@for name in $(BENCHES); do echo "  make bench-$$name"; done
+
+bench-%: $(STAMP)
+	@$(BIN)/python -m tests.bench.$*
+
+clean: ## Remove .venv and everything that tools left behind
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
+	@find $(PACKAGES) tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+lock: lock-python lock-jars ## Bring requirements.lock and the list of Kafka's jars up to date
+
+lock-python:
+	@uv="$(UV)"; [ -n "$$uv" ] || uv="$(BIN)/uv"; command -v "$$uv" >/dev/null || { \
+	  echo "make lock needs uv, and there is none on PATH. To mend it: install uv." >&2; exit 1; }; \
+	"$$uv" pip compile pyproject.toml --quiet --universal --generate-hashes --no-annotate --no-header \
+	  --python-version 3.11 --all-extras --output-file requirements.lock
+
+lock-jars: $(STAMP)
+	@$(BIN)/python -m stream_app.broker.relock
+
+python-version:
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "There is no $(PYTHON) on PATH. To mend it: install Python 3.11 or newer, or name one:" \
+	       "make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is $$("$(PYTHON)" --version 2>&1); Sliceflow needs Python 3.11 or newer." \
+	       "To mend it: make PYTHON=/path/to/a/newer/python3" >&2; exit 1; }
+
+# The stamp is newer than the lock and the project's own metadata as long as there is nothing to do.
+$(STAMP): requirements.lock pyproject.toml
+	@$(MAKE) python-version
+	@echo "installing $$(grep -c '^[a-zA-Z]' requirements.lock) packages into $(VENV) (once; minutes on a slow line)"
+ifneq ($(UV),)
+	@[ -x $(BIN)/python ] || "$(UV)" venv --quiet --python "$(PYTHON)" $(VENV)
+	@"$(UV)" pip install --python $(BIN)/python --require-hashes -r requirements.lock
+	@"$(UV)" pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+else
+	@[ -x $(BIN)/pip ] || "$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "To mend it: install the venv module of $(PYTHON) (python3-venv on Debian and Ubuntu)." >&2; exit 1; }
+	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock \
+	  | awk '/^Collecting/ {n++; if (n % 10 == 0) {print "  " n " packages found"; fflush()}} \
+	         /^Installing/ {print "  installing them"; fflush()}'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+endif
+	@touch $@

@@ -1,0 +1,111 @@
+"""The exact index: plain numpy, every vector scored for every query. The oracle of the fast one.
+
+Shape suffixes: N items, D dimensions, Q queries, K answered per query, M ids asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from index.checks import check_items, check_k, check_queries, check_shape_of_index
+from index.contract import BoolArray, Float32Array, SearchResult, inner_products
+
+
+class ExactIndex:
+    """`ItemIndex` as a dictionary of vectors. A search costs O(N·D + N) per query, a change O(N·D).
+
+    Args:
+        dim: Dimensions of every vector.
+        release: The release whose vectors this index holds.
+
+    >>> index = ExactIndex(2, "demo-1")
+    >>> index.upsert(["b", "a", "c"], np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32))
+    >>> index.search(np.array([[2, 1]], dtype=np.float32), k=3).ids
+    [['a', 'b', 'c']]
+    """
+
+    def __init__(self, dim: int, release: str) -> None:
+        check_shape_of_index(dim, release)
+        self._dim = dim
+        self._release = release
+        self._version = 0
+        self._vectors: dict[str, Float32Array] = {}
+        self._ids: list[str] = []
+        self._matrix_ND: Float32Array = np.empty((0, dim), dtype=np.float32)
+        self._lock = threading.Lock()
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of every vector."""
+        return self._dim
+
+    @property
+    def release(self) -> str:
+        """The release that all vectors here were made by."""
+        return self._release
+
+    @property
+    def version(self) -> int:
+        """Number of change batches applied so far."""
+        return self._version
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def search(self, queries_QD: Float32Array, k: int, *, release: str | None = None) -> SearchResult:
+        """See `ItemIndex.search`."""
+        check_k(k)
+        queries = check_queries(queries_QD, dim=self._dim, release=self._release, given_release=release)
+        with self._lock:
+            ids, matrix, version = self._ids, self._matrix_ND, self._version
+        num_found = min(k, len(ids))
+        found: list[list[str]] = []
+        scores_QK = np.empty((len(queries), num_found), dtype=np.float32)
+        for row, query in enumerate(queries):
+            scores = inner_products(matrix, query).tolist()
+            best = sorted((-score, item_id) for score, item_id in zip(scores, ids, strict=True))[:num_found]
+            found.append([item_id for _, item_id in best])
+            scores_QK[row] = [-negated for negated, _ in best]
+        return SearchResult(found, scores_QK, version)
+
+    def upsert(self, ids: Sequence[str], vectors_ND: Float32Array, *, release: str | None = None) -> None:
+        """See `ItemIndex.upsert`."""
+        vectors = check_items(ids, vectors_ND, dim=self._dim, release=self._release, given_release=release)
+        with self._lock:
+            for item_id, vector in zip(ids, vectors, strict=True):
+                self._vectors[item_id] = vector.copy()
+            self._changed(num_changed=len(ids))
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """See `ItemIndex.remove`."""
+        with self._lock:
+            num_removed = sum(self._vectors.pop(item_id, None) is not None for item_id in ids)
+            self._changed(num_removed)
+        return num_removed
+
+    def vectors_of(self, ids: Sequence[str]) -> tuple[Float32Array, BoolArray]:
+        """See `ItemIndex.vectors_of`."""
+        vectors_MD = np.zeros((len(ids), self._dim), dtype=np.float32)
+        found_M = np.zeros(len(ids), dtype=np.bool_)
+        with self._lock:
+            for row, item_id in enumerate(ids):
+                vector = self._vectors.get(item_id)
+                if vector is not None:
+                    vectors_MD[row] = vector
+                    found_M[row] = True
+        return vectors_MD, found_M
+
+    def _changed(self, num_changed: int) -> None:
+        """Build the matrix anew. A search under way keeps the old one, which nobody writes to any more."""
+        if num_changed == 0:
+            return
+        self._version += 1
+        self._ids = list(self._vectors)
+        self._matrix_ND = (
+            np.stack(list(self._vectors.values()))
+            if self._vectors
+            else np.empty((0, self._dim), dtype=np.float32)
+        )

@@ -1,0 +1,1 @@
+"""Sliceflow: streaming sequential recommendations on Kafka."""

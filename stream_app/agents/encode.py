@@ -1,0 +1,95 @@
+"""Role `encode`: slices in; slice vectors and user vectors out. The encoder runs in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from encoders.contract import SliceBatch, SliceEncoder
+from stream_app import tables
+from stream_app.faustkit import Effects, OutRecord, PartitionStore, Run, Stored
+from stream_app.records import SliceRecord, SliceVectorRecord, encode
+from stream_app.stages.encoding import arrays_of, merge, newest_revisions, vector_record
+from stream_app.stages.merging import UserMemory
+
+_SLICE = msgspec.json.Decoder(SliceRecord)
+
+
+@dataclass(frozen=True)
+class EncodeTopics:
+    """Full name of the topic this role writes for users."""
+
+    slice_vectors: str
+
+
+class EncodeProcessor:
+    """Handles one partition of `slices`.
+
+    Args:
+        encoder: The trained encoder; called in `executor` only, never on the event loop.
+        executor: One thread: batches of all partitions take turns on the device.
+        weights: Weight of each event type.
+        topics: Names of topics.
+        item_vectors: The records that put this partition's share of the trained items on `item-vectors`.
+    """
+
+    def __init__(
+        self,
+        encoder: SliceEncoder,
+        executor: Executor,
+        weights: Mapping[str, float],
+        topics: EncodeTopics,
+        item_vectors: list[OutRecord],
+    ) -> None:
+        self._encoder = encoder
+        self._executor = executor
+        self._weights = weights
+        self._topics = topics
+        self._item_vectors = item_vectors
+
+    def opening(self) -> list[OutRecord]:
+        """The vectors of the trained items, so that a recommender that waits for them can start."""
+        return self._item_vectors
+
+    def restore(self, items: Iterable[tuple[bytes, Stored]]) -> None:
+        """Nothing is held in memory; read to the end so that the database is let go."""
+        for _ in items:
+            pass
+
+    async def process(self, run: Run, store: PartitionStore) -> Effects:
+        """Encode the newest revision of each slice of the run, merge, and publish."""
+        records = newest_revisions(_SLICE.decode(value or b"") for value in run.values)
+        kept = tables.load_values(store, list(dict.fromkeys(r.user_id for r in records)), tables.MEMORY)
+        memories = {user_id: memory for user_id, (_, memory) in kept.items()}
+        loop = asyncio.get_running_loop()
+        vectors = await loop.run_in_executor(self._executor, self._encode, records, memories)
+        outputs = [
+            OutRecord(self._topics.slice_vectors, run.partition, tables.key_of(vector.user_id), encode(vector))
+            for vector in vectors
+        ]
+        changed = dict.fromkeys(vector.user_id for vector in vectors)
+        position = run.offsets[-1]
+        changes = {tables.key_of(user): (position, tables.encode_value(memories[user])) for user in changed}
+        return Effects(outputs, changes)
+
+    def _encode(self, records: Sequence[SliceRecord], memories: dict[str, UserMemory]) -> list[SliceVectorRecord]:
+        if not records:
+            return []
+        encoder = self._encoder
+        arrays = arrays_of(records, encoder.slice_events, encoder.rows_of, encoder.type_rows_of)
+        batch = SliceBatch(arrays.item_rows_SL, arrays.type_rows_SL, arrays.gaps_ms_SL, arrays.lengths_S)
+        codes = encoder.encode(batch)
+        users = merge(records, codes.codes_SD, codes.locals_SD, memories, self._weights, encoder.half_lives_ms)
+        if not users:
+            return []
+        vectors_SD = encoder.user_vectors(
+            np.stack([user.local_D for user in users]),
+            np.stack([user.merged_HD for user in users]),
+            np.array([user.num_merged > 0 for user in users]),
+        )
+        return [vector_record(user, vectors_SD[place], encoder.release) for place, user in enumerate(users)]

@@ -1,0 +1,143 @@
+"""Role `sequence`: events in; slices, item activity, dead letters and totals out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from stream_app import tables
+from stream_app.faustkit import Effects, OutRecord, PartitionStore, Run, Stored
+from stream_app.faustkit.run import Headers
+from stream_app.kafka import partition_of
+from stream_app.records import STRICT_HEADER, TICK_HEADER, ActivityRecord, Event, encode
+from stream_app.stages.clean import CleanRules, Rejection, clean_event
+from stream_app.stages.sequence import PartitionTotals, SequenceEffects, SequenceStage
+from stream_app.stages.slicing import UserHistory
+
+MAX_DEAD_BYTES = 1024 * 1024
+"""A dead letter keeps at most this much of the original value: an oversize record must fit the topic."""
+
+
+@dataclass(frozen=True)
+class SequenceTopics:
+    """Full names of the topics this role writes, and the partition count of `item-activity`."""
+
+    slices: str
+    activity: str
+    dead_letter: str
+    status: str
+    num_partitions: int
+
+
+class SequenceProcessor:
+    """Handles one partition of `events`."""
+
+    def __init__(self, stage: SequenceStage, rules: CleanRules, topics: SequenceTopics) -> None:
+        self._stage = stage
+        self._rules = rules
+        self._topics = topics
+        self._totals_position = -1
+
+    def opening(self) -> list[OutRecord]:
+        """Nothing is published before the first run."""
+        return []
+
+    def restore(self, items: Iterable[tuple[bytes, Stored]]) -> None:
+        """Count totals and set timers from the kept histories."""
+        totals: PartitionTotals | None = None
+        histories: list[tuple[str, UserHistory]] = []
+        for key, stored in items:
+            if tables.is_partition_key(key):
+                totals = tables.SEQUENCE_TOTALS.decode(stored.payload)
+                self._totals_position = stored.position
+            else:
+                histories.append((key.decode("utf-8"), tables.HISTORY.decode(stored.payload)))
+        self._stage.restore(histories, totals)
+
+    async def process(self, run: Run, store: PartitionStore) -> Effects:
+        """Clean, apply and publish one run."""
+        cleaned = [self._clean(run, place) for place in range(len(run))]
+        users = list(dict.fromkeys(event.user_id for event in cleaned if isinstance(event, Event)))
+        self._stage.begin_run(users, lambda wanted: tables.load_histories(store, wanted))
+        dead_letters = []
+        for place, result in enumerate(cleaned):
+            offset = run.offsets[place]
+            if isinstance(result, Event):
+                self._stage.take_event(result, offset, strict=_has_header(run.headers[place], STRICT_HEADER))
+            elif isinstance(result, Rejection):
+                if offset > self._totals_position:
+                    self._stage.take_dead_letter(result.reason)
+                dead_letters.append(self._dead_letter(run, place, result))
+            else:
+                self._stage.take_tick(result[0], offset, last=result[1])
+        last_offset = run.offsets[-1]
+        effects = self._stage.end_run(last_offset, self._topics.num_partitions)
+        self._totals_position = max(self._totals_position, last_offset)
+        return self._effects(effects, dead_letters, run.partition, last_offset)
+
+    def _clean(self, run: Run, place: int) -> Event | Rejection | tuple[int, bool]:
+        headers = run.headers[place]
+        if headers and (tick := _tick(headers)) is not None:
+            return tick
+        return clean_event(run.keys[place], run.values[place], run.timestamps_ms[place], self._rules)
+
+    def _effects(
+        self, effects: SequenceEffects, dead_letters: list[OutRecord], partition: int, last_offset: int
+    ) -> Effects:
+        topics = self._topics
+        outputs = [
+            OutRecord(topics.slices, partition, tables.key_of(record.user_id), encode(record))
+            for record in effects.slices
+        ]
+        outputs += self._activity_records(effects.activity)
+        outputs += dead_letters
+        outputs.append(OutRecord(topics.status, 0, b"%d" % partition, encode(self._stage.status(last_offset))))
+        changes = {
+            tables.key_of(user_id): (kept.position, tables.encode_value(kept.history))
+            for user_id, kept in effects.changed.items()
+        }
+        # Last, so that in the changelog it vouches for everything before it.
+        changes[tables.PARTITION_KEY] = (self._totals_position, tables.encode_value(self._stage.totals))
+        return Effects(outputs, changes)
+
+    def _activity_records(self, activity: Sequence[ActivityRecord]) -> Iterable[OutRecord]:
+        topic, num_partitions = self._topics.activity, self._topics.num_partitions
+        mark = 0
+        for record in activity:
+            if record.item_id is None:
+                yield OutRecord(topic, mark, b"", encode(record))
+                mark += 1
+            else:
+                key = tables.key_of(record.item_id)
+                yield OutRecord(topic, partition_of(key, num_partitions), key, encode(record))
+
+    def _dead_letter(self, run: Run, place: int, rejection: Rejection) -> OutRecord:
+        value = run.values[place]
+        facts = {
+            "class": "rejected",
+            "reason": rejection.reason,
+            "detail": rejection.detail,
+            "topic": run.topic,
+            "partition": str(run.partition),
+            "offset": str(run.offsets[place]),
+        }
+        if value is None:
+            facts["null-value"] = "true"
+        elif len(value) > MAX_DEAD_BYTES:
+            facts["truncated-from-bytes"] = str(len(value))
+            value = value[:MAX_DEAD_BYTES]
+        headers = [(name, text.encode("utf-8", "backslashreplace")) for name, text in facts.items()]
+        return OutRecord(self._topics.dead_letter, 0, run.keys[place], value if value is not None else b"", headers)
+
+
+def _has_header(headers: Headers, name: str) -> bool:
+    return any(known == name for known, _ in headers)
+
+
+def _tick(headers: Headers) -> tuple[int, bool] | None:
+    """Time (ms) of a tick, and whether it is the last one; None for an ordinary record."""
+    for name, value in headers:
+        if name == TICK_HEADER:
+            text, _, rest = value.partition(b" ")
+            return (int(text), rest == b"last") if text.isdigit() and len(text) < 16 else None
+    return None

@@ -1,0 +1,88 @@
+"""What several commands share: the settings of a call, a quick look at the broker, JSON on stdout."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+
+from stream_app.cli import Globals
+from stream_app.errors import KafkaUnreachableError
+from stream_app.settings import Settings, load_settings
+
+REACHABLE_WITHIN_S: Final = 5.0
+"""How long a command waits for a broker's first answer: a person waits, and milliseconds are usual."""
+
+
+def plain_settings(ctx: click.Context) -> Settings:
+    """The settings of this call, as file and environment give them.
+
+    Raises:
+        SettingsError: They are wrong.
+    """
+    options = ctx.find_object(Globals) or Globals()
+    return load_settings(options.config)
+
+
+def address_file(settings: Settings) -> Path:
+    """Where a running embedded broker writes its ``host:port``."""
+    return settings.state_path / "broker" / "address"
+
+
+def resolve_settings(ctx: click.Context) -> Settings:
+    """The settings of this call, with the embedded broker's address where no other broker is named.
+
+    Raises:
+        SettingsError: They are wrong.
+        KafkaUnreachableError: No broker is named, and no embedded one runs.
+    """
+    settings = plain_settings(ctx)
+    if settings.kafka.bootstrap_servers:
+        return settings
+    found = read_address(settings)
+    if not found:
+        raise KafkaUnreachableError(
+            f"No Kafka broker is named, and no embedded one runs: there is no {address_file(settings)}.",
+            mend="run `sliceflow up` in another terminal, or set KAFKA_BOOTSTRAP_SERVERS",
+        )
+    return msgspec.structs.replace(
+        settings, kafka=msgspec.structs.replace(settings.kafka, bootstrap_servers=found)
+    )
+
+
+def read_address(settings: Settings) -> str:
+    """The embedded broker's address; empty where none is written."""
+    try:
+        return address_file(settings).read_text("utf-8").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def reachable_settings(ctx: click.Context) -> Settings:
+    """As `resolve_settings`, and the broker has answered just now.
+
+    Raises:
+        SettingsError: The settings are wrong.
+        KafkaUnreachableError: There is no broker, or it does not answer.
+    """
+    # Imported here, because the help of every command imports this module, and Kafka's client takes a while.
+    from stream_app.kafka import check_reachable
+
+    # The clients' own log lines would stand between the command's; what matters comes as an error.
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
+    settings = resolve_settings(ctx)
+    check_reachable(settings, REACHABLE_WITHIN_S)
+    return settings
+
+
+def printable(text: str) -> str:
+    """`text` with control characters escaped: ids come from others, and could steer the terminal."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def echo_json(value: Any) -> None:
+    """Print one value as a line of JSON."""
+    click.echo(msgspec.json.encode(value).decode("utf-8"))

@@ -1,0 +1,246 @@
+"""The Faust app: batch delivery, own stores and recovery, and the barrier between effects and commits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.types import TP
+from yarl import URL
+
+from stream_app.faustkit.effects import Effects, OutRecord
+from stream_app.faustkit.failure import end_process
+from stream_app.faustkit.outbox import Outbox
+from stream_app.faustkit.processor import Processor
+from stream_app.faustkit.recovery import BatchTableManager, recover
+from stream_app.faustkit.run import Run
+from stream_app.faustkit.store import PartitionStore, StoreMemory, seal
+from stream_app.faustkit.table import StateTable
+from stream_app.faustkit.transport import BatchConsumer, BatchTransport, RunSchema
+
+log = logging.getLogger("sliceflow.faustkit")
+
+QUEUED_RUNS = 4
+"""Runs waiting for an agent; when full, nothing more is fetched, so a slow agent slows the fetcher down."""
+
+COMMIT_INTERVAL_S = 0.25
+"""How often done offsets are committed: the input a restarted process reads again is at most this old."""
+
+
+@dataclass(frozen=True)
+class AppConfig:
+    """What an app needs to know.
+
+    Args:
+        app_id: The consumer group.
+        connection: Keyword arguments for aiokafka clients (servers and security).
+        credentials: Faust's form of the same credentials, or None.
+        store_folder: Where the stores live; one process for each folder.
+        instance_id: Static group membership: a restarted process with the same name takes its partitions back
+            at once, without waiting for the session of the dead one to end. Empty: dynamic.
+        store_memory_bytes: Budget of all stores of the process.
+        session_timeout_s: How long Kafka waits for a silent process before it gives its partitions away.
+        changelog_prefix: Put before ``<table>-changelog``.
+    """
+
+    app_id: str
+    connection: Mapping[str, Any]
+    store_folder: Path
+    credentials: Any = None
+    instance_id: str = ""
+    store_memory_bytes: int = 128 * 1024 * 1024
+    session_timeout_s: float = 10.0
+    changelog_prefix: str = ""
+
+
+@dataclass
+class _Binding:
+    """A topic, the table its runs change, and a processor for each partition."""
+
+    topic: str
+    table: StateTable | None
+    new_processor: Callable[[int], Processor]
+    processors: dict[int, Processor] = field(default_factory=dict)
+
+
+class BatchApp(faust.App):
+    """A Faust app on whole runs. Make it with `BatchApp.create`, join roles with `attach`."""
+
+    config: AppConfig
+    outbox: Outbox
+    store_memory: StoreMemory
+    store_folder: Path
+
+    @classmethod
+    def create(cls, config: AppConfig) -> BatchApp:
+        """A new app; nothing is connected yet."""
+        app = cls(config.app_id, **_faust_settings(config))
+        app.config = config
+        app.outbox = Outbox(dict(config.connection), client_id=config.app_id)
+        app.store_memory = StoreMemory(config.store_memory_bytes)
+        app.store_folder = config.store_folder
+        app._bindings = {}
+        app.ready = asyncio.Event()
+        app._before_open = []
+        app.on_partitions_revoked.connect(app._close_partitions)
+        return app
+
+    def attach(self, topic: str, new_processor: Callable[[int], Processor], *, table: str | None = None) -> None:
+        """Give the runs of `topic` to processors, one for each partition, and their changes to `table`.
+
+        Args:
+            topic: Full name of the input topic.
+            new_processor: Makes the processor of a partition when it is assigned.
+            table: Name of the table; its changelog must have as many partitions as `topic`.
+        """
+        bound_table = self._new_table(table) if table else None
+        binding = _Binding(topic, bound_table, new_processor)
+        self._bindings[topic] = binding
+
+        async def agent(stream: Any) -> None:
+            async for event in stream.events():
+                await self._handle(binding, event.value)
+
+        self.agent(self.topic(topic, schema=RunSchema()), name=f"agent-{topic}", concurrency=1)(agent)
+
+    def before_open(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Await `callback` at each assignment, before the processors are made."""
+        self._before_open.append(callback)
+
+    def is_batch_topic(self, topic: str) -> bool:
+        """Whether runs of this topic are delivered whole."""
+        return topic in self._bindings
+
+    async def open_partitions(self) -> None:
+        """Open the stores of the assigned partitions, bring them up to their changelogs, make the processors."""
+        for callback in self._before_open:
+            await callback()
+        assigned = self.consumer.assignment()
+        for binding in self._bindings.values():
+            partitions = sorted(tp.partition for tp in assigned if tp.topic == binding.topic)
+            await self._open_binding(binding, partitions)
+        self.ready.set()
+
+    async def _open_binding(self, binding: _Binding, partitions: list[int]) -> None:
+        binding.processors.clear()
+        stores: dict[int, PartitionStore] = {}
+        if binding.table is not None:
+            binding.table.stores.close_all()
+            stores = {partition: binding.table.stores.open(partition) for partition in partitions}
+            changelog = binding.table.changelog_topic.get_topic_name()
+            num_records = await recover(dict(self.config.connection), changelog, stores)
+            log.info("%s: %d changelog records for partitions %s", changelog, num_records, partitions)
+        for partition in partitions:
+            processor = binding.new_processor(partition)
+            if binding.table is not None:
+                processor.restore(stores[partition].items())
+            if opening := processor.opening():
+                await self.outbox.publish(opening)
+            binding.processors[partition] = processor
+
+    async def _close_partitions(self, sender: Any, revoked: set[TP], **_: Any) -> None:
+        """Let go of all partitions: whoever gets them next must find the stores unlocked and up to date."""
+        for binding in self._bindings.values():
+            binding.processors.clear()
+            if binding.table is not None:
+                binding.table.stores.close_all()
+
+    async def _handle(self, binding: _Binding, run: Run) -> None:
+        processor = binding.processors.get(run.partition)
+        if processor is None:
+            return  # Revoked while it waited: its next owner reads it again.
+        try:
+            await self._apply(binding, processor, run)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            place = f"{run.topic}[{run.partition}] at offset {run.offsets[0]}"
+            end_process(f"{place} could not be processed: {type(error).__name__}: {error}", error)
+
+    async def _apply(self, binding: _Binding, processor: Processor, run: Run) -> None:
+        """Carry out one run.
+
+        1. The processor says what the run causes.
+        2. Its outputs are published and acknowledged.
+        3. Its changes are published to the changelog and acknowledged.
+        4. The store takes the changes and the changelog offset, all or nothing.
+        5. The run's offsets may be committed.
+
+        A crash after any step repeats the run. Before 3 nothing was kept, so the same effects follow; between 3
+        and 5 some values hold the run already, and their positions tell the processor to leave them alone.
+        """
+        # 1
+        store = None if binding.table is None else binding.table.stores.partition(run.partition)
+        effects: Effects = await processor.process(run, store)  # type: ignore[arg-type]
+        # 2
+        if effects.outputs:
+            await self.outbox.publish(effects.outputs)
+        if effects.changes and binding.table is not None and store is not None:
+            # 3
+            topic = binding.table.changelog_topic.get_topic_name()
+            envelopes = {key: seal(position, payload) for key, (position, payload) in effects.changes.items()}
+            records = [OutRecord(topic, run.partition, key, value) for key, value in envelopes.items()]
+            acknowledged = await self.outbox.publish(records)
+            # 4
+            store.write(envelopes, acknowledged[topic, run.partition])
+        # 5
+        self._batch_consumer.run_done(run)
+
+    @property
+    def _batch_consumer(self) -> BatchConsumer:
+        consumer: BatchConsumer = self.consumer
+        return consumer
+
+    def _new_table(self, name: str) -> StateTable:
+        changelog = self.topic(f"{self.config.changelog_prefix}{name}-changelog", key_type=bytes, value_type=bytes)
+        table: StateTable = self.Table(name, changelog_topic=changelog)
+        return table
+
+    def _new_transport(self) -> BatchTransport:
+        return BatchTransport(self.conf.broker_consumer[0:1], self)
+
+    async def on_start(self) -> None:
+        """Connect the outbox before anything can be processed."""
+        await self.outbox.start()
+        await super().on_start()
+
+    async def on_stop(self) -> None:
+        """Commit what is done, then let go of stores and connections."""
+        await super().on_stop()
+        await self._close_partitions(self, set())
+        await self.outbox.stop()
+
+
+def _faust_settings(config: AppConfig) -> dict[str, Any]:
+    servers = config.connection["bootstrap_servers"].split(",")
+    session_s = config.session_timeout_s
+    return {
+        "broker": [URL(f"aiokafka://{server.strip()}") for server in servers],
+        "broker_credentials": config.credentials,
+        "broker_client_id": config.app_id,
+        "broker_session_timeout": session_s,
+        "broker_heartbeat_interval": session_s / 5,
+        "broker_request_timeout": max(40.0, session_s * 2),
+        "broker_commit_interval": COMMIT_INTERVAL_S,
+        "broker_max_poll_records": None,
+        "consumer_max_fetch_size": 4 * 1024 * 1024,
+        "consumer_auto_offset_reset": "earliest",
+        "consumer_group_instance_id": config.instance_id or None,
+        "store": "memory://",
+        "datadir": str(config.store_folder),
+        "Table": StateTable,
+        "TableManager": BatchTableManager,
+        "topic_allow_declare": False,
+        "topic_disable_leader": True,
+        "stream_buffer_maxsize": QUEUED_RUNS,
+        "stream_wait_empty": True,
+        "stream_recovery_delay": 0.0,
+        "table_standby_replicas": 0,
+        "web_enabled": False,
+        "autodiscover": False,
+    }

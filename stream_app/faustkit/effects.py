@@ -1,0 +1,30 @@
+"""What the processing of a run causes: records to publish and values to keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from stream_app.faustkit.run import Headers
+
+
+class OutRecord(NamedTuple):
+    """One record to publish to `topic`, `partition`."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass
+class Effects:
+    """The outputs of a run in the order they are to be published, and the changed values of its table.
+
+    `changes` maps a key to (source position, value): the position is the offset of the newest input record
+    the value reflects.
+    """
+
+    outputs: list[OutRecord] = field(default_factory=list)
+    changes: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)

@@ -1,0 +1,101 @@
+"""Reading a whole topic into a view: for tables that every worker holds in full."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from stream_app.faustkit.failure import end_process
+from stream_app.faustkit.run import Run, run_of
+
+log = logging.getLogger("sliceflow.follower")
+
+FETCH_MS = 200
+"""Longest wait of one fetch; records that are there come at once."""
+
+OnRun = Callable[[Run], None]
+MayGoOn = Callable[[], bool]
+
+
+class Follower:
+    """Reads all partitions of a topic from the beginning, and goes on following it.
+
+    Args:
+        connection: Keyword arguments for aiokafka clients.
+        topic: The topic.
+        on_run: Called with each run, in offset order within a partition.
+        may_go_on: Back-pressure: while it says False nothing more is fetched.
+    """
+
+    def __init__(
+        self, connection: dict[str, Any], topic: str, on_run: OnRun, *, may_go_on: MayGoOn = lambda: True
+    ) -> None:
+        self._connection = connection
+        self._topic = topic
+        self._on_run = on_run
+        self._may_go_on = may_go_on
+        self._task: asyncio.Task[None] | None = None
+        self._caught_up = asyncio.Event()
+
+    async def start(self) -> None:
+        """Begin to read in the background."""
+        self._task = asyncio.create_task(self._follow(), name=f"follow {self._topic}")
+
+    async def stop(self) -> None:
+        """Stop reading."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def wait_caught_up(self) -> None:
+        """Wait until everything is read that was there at the start."""
+        await self._caught_up.wait()
+
+    async def _follow(self) -> None:
+        try:
+            await self._read()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            end_process(f"Topic {self._topic} could not be followed: {error}", error)
+
+    async def _read(self) -> None:
+        consumer = AIOKafkaConsumer(**self._connection, enable_auto_commit=False, auto_offset_reset="earliest")
+        await consumer.start()
+        try:
+            partitions = await _assign_all(consumer, self._topic)
+            ends = await consumer.end_offsets(partitions)
+            while True:
+                if not self._may_go_on():
+                    await asyncio.sleep(FETCH_MS / 1000 / 10)
+                    continue
+                for records in (await consumer.getmany(timeout_ms=FETCH_MS)).values():
+                    self._deliver(records)
+                if not self._caught_up.is_set() and await _reached(consumer, ends):
+                    self._caught_up.set()
+        finally:
+            await consumer.stop()
+
+    def _deliver(self, records: Sequence[Any]) -> None:
+        if records:
+            self._on_run(run_of(records))
+
+
+async def _assign_all(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
+    await consumer._client._wait_on_metadata(topic)
+    numbers = consumer.partitions_for_topic(topic) or set()
+    partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+    consumer.assign(partitions)
+    await consumer.seek_to_beginning(*partitions)
+    return partitions
+
+
+async def _reached(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> bool:
+    for tp, end in ends.items():
+        if await consumer.position(tp) < end:
+            return False
+    return True

@@ -1,0 +1,28 @@
+"""The part a role writes: what to do with the runs of one partition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from stream_app.faustkit.effects import Effects, OutRecord
+from stream_app.faustkit.run import Run
+from stream_app.faustkit.store import PartitionStore, Stored
+
+
+class Processor(Protocol):
+    """Handles one partition, from its assignment to its revocation.
+
+    Effects of a run are published and acknowledged first, then kept: so a value that is in the store proves
+    that everything its inputs caused is on its topic. An input at or below a value's position is a replay
+    and must change nothing; it need not be published again.
+    """
+
+    def opening(self) -> list[OutRecord]:
+        """What to publish when the partition is assigned, after `restore` and before the first run."""
+
+    def restore(self, items: Iterable[tuple[bytes, Stored]]) -> None:
+        """Take up what the store holds, once, before the first run."""
+
+    async def process(self, run: Run, store: PartitionStore) -> Effects:
+        """Say what `run` causes. May wait, but must not write anywhere itself."""

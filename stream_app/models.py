@@ -1,0 +1,121 @@
+"""Model folders as the roles see them: checked against the settings before anything is served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from encoders.contract import EncoderError, SliceEncoder
+from stream_app.errors import ModelError
+from stream_app.settings import Settings
+from stream_app.stages.scoring import ScorerWeights, feature_names
+
+STREAM_FILE = "stream.json"
+SCORER_FILE = "scorer.json"
+
+TRAIN_HINT = "train one with `sliceflow train FILE --out DIR`, then set `model` (or SLICEFLOW_MODEL) to DIR"
+
+
+class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How the stream was cut when the model was trained: a model understands only slices cut the same way."""
+
+    slice_events: int
+    slice_gap_s: float
+    slice_span_s: float
+    half_lives_s: list[float]
+    epoch_s: float
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What the recommend role needs of a model: no weights of the encoder."""
+
+    release: str
+    dim: int
+    scorer: ScorerWeights
+
+
+def stream_spec(settings: Settings) -> StreamSpec:
+    """The part of the settings a model depends on."""
+    return StreamSpec(
+        slice_events=settings.slice_events,
+        slice_gap_s=settings.slice_gap_s,
+        slice_span_s=settings.slice_span_s,
+        half_lives_s=list(settings.half_lives_s),
+        epoch_s=settings.epoch_s,
+    )
+
+
+def model_folder(settings: Settings) -> Path:
+    """The folder of the model.
+
+    Raises:
+        ModelError: None is set, or it is not there.
+    """
+    if not settings.model:
+        raise ModelError("No model is set.", mend=TRAIN_HINT)
+    folder = Path(settings.model).expanduser()
+    if not folder.is_dir():
+        raise ModelError(f"There is no model folder at {folder}.", mend=TRAIN_HINT)
+    return folder
+
+
+def served_model(settings: Settings) -> ServedModel:
+    """Read and check the model for serving, without loading its weights.
+
+    Raises:
+        ModelError: The folder is missing or damaged, or the model was trained for other settings.
+    """
+    from encoders.spec import load_spec, read_file
+
+    folder = model_folder(settings)
+    with as_model_error():
+        spec = load_spec(folder)
+        stream = msgspec.json.decode(read_file(folder, spec, STREAM_FILE), type=StreamSpec)
+        scorer = msgspec.json.decode(read_file(folder, spec, SCORER_FILE), type=ScorerWeights)
+    _check_fits(stream, settings, folder)
+    if missing := [name for name in feature_names(settings.half_lives_s) if name not in scorer.weights]:
+        raise ModelError(f"{folder / SCORER_FILE} has no weight for {', '.join(missing)}.", mend=TRAIN_HINT)
+    return ServedModel(spec.release, spec.dims.dim, scorer)
+
+
+def load_encoder(settings: Settings) -> SliceEncoder:
+    """Load the encoder of the model; needs torch.
+
+    Raises:
+        ModelError: The folder is missing or damaged, or the model was trained for other settings.
+    """
+    served_model(settings)
+    from encoders.runtime import SliceEncoderRuntime
+
+    with as_model_error():
+        return SliceEncoderRuntime.load(model_folder(settings))
+
+
+@contextmanager
+def as_model_error() -> Iterator[None]:
+    """Turn the encoders' own errors into one for people."""
+    try:
+        yield
+    except EncoderError as error:
+        raise ModelError(str(error)) from error
+    except msgspec.MsgspecError as error:
+        raise ModelError(f"A file of the model does not hold what it should: {error}.", mend=TRAIN_HINT) from error
+
+
+def _check_fits(stream: StreamSpec, settings: Settings, folder: Path) -> None:
+    wanted = stream_spec(settings)
+    differing = [
+        f"{name} is {getattr(wanted, name)}, the model's {getattr(stream, name)}"
+        for name in StreamSpec.__struct_fields__
+        if getattr(wanted, name) != getattr(stream, name)
+    ]
+    if differing:
+        raise ModelError(
+            f"The model at {folder} was trained for other settings: {'; '.join(differing)}.",
+            mend="set them as the model has them, or train again with `sliceflow train`",
+        )

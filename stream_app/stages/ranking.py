@@ -1,0 +1,151 @@
+"""From a user and the trends to a ranked list: candidates of several sources, their features, one score each.
+
+Shapes: C candidates, F features, H half-lives, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_app.records import RankedItem
+from stream_app.stages.scoring import half_life_name
+from stream_app.stages.trend_view import TrendView
+
+Floats = npt.NDArray[np.float64]
+
+RECENT_WEIGHTS = (1.0, 0.6, 0.36, 0.22, 0.13)
+"""How much the transitions from the user's newest items count, newest first."""
+
+SHARE_FLOOR = 1e-3
+"""A transition share below this is noise; it bounds the logarithm."""
+
+VECTOR_FLOOR = -20.0
+"""Lowest relative dot product that still makes a difference."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a list is made for.
+
+    Args:
+        seen: Items the user knows; they are never listed.
+        recent: The user's newest items, newest first.
+        user_vector: Shape (D,), or None.
+        from_index: Candidates the index gave for the user vector.
+    """
+
+    seen: Collection[str]
+    recent: Sequence[str]
+    user_vector: npt.NDArray[np.float32] | None = None
+    from_index: Sequence[str] = ()
+
+
+@dataclass
+class Candidates:
+    """Candidate items with the sources that brought each, and their transition shares (short, long, last)."""
+
+    sources: dict[str, list[str]] = field(default_factory=dict)
+    shares: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+
+    def add(self, item_id: str, source: str) -> None:
+        """Note that `source` brought the item."""
+        known = self.sources.setdefault(item_id, [])
+        if source not in known:
+            known.append(source)
+
+
+VectorsOf = Callable[[list[str]], tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
+"""Gives the vectors (C, D) of items and whether each has one (C,)."""
+
+
+def gather(query: Query, trends: TrendView, num_each: int, available: Callable[[str], bool]) -> Candidates:
+    """Collect up to `num_each` unseen, available candidates from each source."""
+    found = Candidates()
+    _add_some(found, "index", query.from_index, query, num_each, available)
+    for index, half_life_ms in enumerate(trends.rule.half_lives_ms):
+        rows = trends.top(index, num_each + len(query.seen) + num_each)
+        name = f"popular_{half_life_name(half_life_ms / 1000)}"
+        _add_some(found, name, [trends.item_ids[row] for row in rows], query, num_each, available)
+    found.shares = _transition_shares(query.recent, trends)
+    by_share = sorted(found.shares, key=lambda item: (-sum(found.shares[item][:2]), item))
+    _add_some(found, "transition", by_share, query, num_each, available)
+    return found
+
+
+def features(query: Query, found: Candidates, trends: TrendView, vectors_of: VectorsOf) -> Floats:
+    """The features of all candidates, shape (C, F), columns as `scoring.feature_names` says."""
+    item_ids = list(found.sources)
+    rows_C = trends.rows_of(item_ids)
+    shares = np.array([found.shares.get(item_id, (0.0, 0.0, 0.0)) for item_id in item_ids]).reshape(-1, 3)
+    columns = [
+        trends.log_popularity(rows_C),
+        np.log(shares + SHARE_FLOOR) - np.log(SHARE_FLOOR),
+        _vector_features(query, item_ids, vectors_of),
+        trends.log_age(rows_C)[:, None],
+        (rows_C < 0)[:, None].astype(np.float64),
+    ]
+    return np.concatenate(columns, axis=1)
+
+
+def rank(found: Candidates, features_CF: Floats, weights_F: Floats, num_items: int) -> list[RankedItem]:
+    """The best candidates, best first; scores to six decimals, ties by item id."""
+    # A sum in a fixed order, not a matrix product: the result must not depend on how many candidates there are.
+    scores_C = np.zeros(len(features_CF))
+    for column, weight in enumerate(weights_F):
+        scores_C += features_CF[:, column] * weight
+    rounded = np.round(scores_C, 6) + 0.0
+    item_ids = list(found.sources)
+    order = sorted(range(len(item_ids)), key=lambda place: (-rounded[place], item_ids[place]))
+    return [
+        RankedItem(item_id=item_ids[place], score=float(rounded[place]), sources=found.sources[item_ids[place]])
+        for place in order[:num_items]
+    ]
+
+
+def availability(catalogue: Mapping[str, bool]) -> Callable[[str], bool]:
+    """Whether an item may be listed: items the catalogue does not know may."""
+    return lambda item_id: catalogue.get(item_id, True)
+
+
+def _add_some(
+    found: Candidates,
+    source: str,
+    item_ids: Sequence[str],
+    query: Query,
+    num_items: int,
+    available: Callable[[str], bool],
+) -> None:
+    added = 0
+    for item_id in item_ids:
+        if added == num_items:
+            return
+        if item_id not in query.seen and available(item_id):
+            found.add(item_id, source)
+            added += 1
+
+
+def _transition_shares(recent: Sequence[str], trends: TrendView) -> dict[str, tuple[float, float, float]]:
+    shares: dict[str, tuple[float, float, float]] = {}
+    for place, (item_id, weight) in enumerate(zip(recent, RECENT_WEIGHTS, strict=False)):
+        for next_item, short, long in trends.transitions(item_id):
+            known_short, known_long, known_last = shares.get(next_item, (0.0, 0.0, 0.0))
+            last = short + long if place == 0 else known_last
+            shares[next_item] = (known_short + weight * short, known_long + weight * long, last)
+    return shares
+
+
+def _vector_features(query: Query, item_ids: list[str], vectors_of: VectorsOf) -> Floats:
+    columns = np.zeros((len(item_ids), 2))
+    if query.user_vector is None or not item_ids:
+        return columns
+    vectors_CD, found_C = vectors_of(item_ids)
+    columns[:, 1] = ~found_C
+    if found_C.any():
+        # Summed per row in float64, so that a candidate's score does not depend on its companions.
+        dots = np.einsum("cd,d->c", vectors_CD[found_C].astype(np.float64), query.user_vector.astype(np.float64))
+        columns[found_C, 0] = np.maximum(dots - dots.max(), VECTOR_FLOOR)
+    return columns

@@ -1,0 +1,235 @@
+"""What the sequence role does with one partition of `events`: histories, slices, activity, timers, totals.
+
+Pure: histories are loaded through a function the caller gives, results are returned. Everything depends on the
+records in offset order alone, not on how they are cut into runs, with one stated exception: the open slice of a
+user is published once per run.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from stream_app.records import ActivityRecord, Event, SliceRecord, StatusRecord
+from stream_app.stages.clock import PartitionClock
+from stream_app.stages.slicing import (
+    Slice,
+    SlicingRule,
+    UserHistory,
+    apply_event,
+    close_deadline,
+    close_silent,
+    previous_item,
+    slice_record,
+)
+
+
+class PartitionTotals(msgspec.Struct, array_like=True):
+    """Facts of the partition that belong to no user: its clock, and what was dead-lettered, by reason."""
+
+    clock: PartitionClock = msgspec.field(default_factory=PartitionClock)
+    dead_lettered: dict[str, int] = {}
+
+
+@dataclass
+class KeptHistory:
+    """A history with the source position it reflects (-1: new)."""
+
+    history: UserHistory
+    position: int = -1
+
+
+Load = Callable[[Sequence[str]], Mapping[str, KeptHistory]]
+"""Gives the kept histories of users; users without one are left out."""
+
+
+@dataclass
+class SequenceEffects:
+    """What a run caused, in order of publication, and the histories it changed."""
+
+    slices: list[SliceRecord] = field(default_factory=list)
+    activity: list[ActivityRecord] = field(default_factory=list)
+    changed: dict[str, KeptHistory] = field(default_factory=dict)
+
+
+@dataclass
+class _Touched:
+    """A user's slices that changed in this run, and the clock of the newest applied event."""
+
+    slices: dict[int, Slice] = field(default_factory=dict)
+    fresh: bool = False
+    join_epoch: int | None = None
+
+
+class SequenceStage:
+    """The state of one partition between runs.
+
+    Args:
+        partition: Number of the partition.
+        rule: The slicing rule.
+        epoch_ms: Length of an epoch of trends.
+        allowed_lateness_ms: How far the watermark stays behind.
+        weights_milli: Weight of each event type in thousandths.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        rule: SlicingRule,
+        *,
+        epoch_ms: int,
+        allowed_lateness_ms: int,
+        weights_milli: Mapping[str, int],
+    ) -> None:
+        self.partition = partition
+        self.totals = PartitionTotals()
+        self.num_users = 0
+        self.applied = 0
+        self.dropped: dict[str, int] = {}
+        self._rule = rule
+        self._epoch_ms = epoch_ms
+        self._allowed_lateness_ms = allowed_lateness_ms
+        self._weights_milli = weights_milli
+        self._timers: list[tuple[int, str]] = []
+        self._timed: set[str] = set()
+        self._marked: tuple[int, bool] | None = None
+        self._begin({}, lambda _: {})
+
+    def restore(self, histories: Iterable[tuple[str, UserHistory]], totals: PartitionTotals | None) -> None:
+        """Take up the kept state: count totals and set the timers of open slices."""
+        self.totals = totals or PartitionTotals()
+        for user_id, history in histories:
+            self.num_users += 1
+            self.applied += history.applied
+            for reason, num in history.dropped.items():
+                self.dropped[reason] = self.dropped.get(reason, 0) + num
+            self._set_timer(user_id, history)
+
+    def begin_run(self, users: Sequence[str], load: Load) -> None:
+        """Start a run whose events belong to `users`."""
+        self._begin(dict(load(users)), load)
+
+    def take_event(self, event: Event, offset: int, *, strict: bool) -> None:
+        """Apply one valid event; one whose offset its user's history reflects already changes nothing."""
+        self.totals.clock.advance(event.ts)
+        kept = self._kept(event.user_id)
+        if offset > kept.position:
+            self._apply(event, offset, kept, strict=strict)
+        self._close_silent(offset)
+
+    def take_tick(self, ts_ms: int, offset: int, *, last: bool) -> None:
+        """Event time has come to `ts_ms`: all events before it were sent. The last tick of a replay lets go of the clock."""
+        self.totals.clock.advance(ts_ms)
+        self.totals.clock.strict = not last
+        self._close_silent(offset)
+
+    def take_dead_letter(self, reason: str) -> None:
+        """Count a record that is no valid event."""
+        known = self.totals.dead_lettered
+        self.totals.dead_lettered = {**known, reason: known.get(reason, 0) + 1}
+
+    def end_run(self, last_offset: int, num_activity_partitions: int) -> SequenceEffects:
+        """What the run caused. One mark of progress for each activity partition is added when time moved on."""
+        effects = self._effects
+        for user_id, touched in self._touched.items():
+            effects.slices.extend(self._records_of(user_id, touched))
+        mark = (self.totals.clock.epoch(self._epoch_ms), self.totals.clock.strict)
+        if mark != self._marked:
+            self._marked = mark
+            effects.activity.extend(
+                ActivityRecord(partition=self.partition, offset=last_offset, epoch=mark[0], strict=mark[1])
+                for _ in range(num_activity_partitions)
+            )
+        return effects
+
+    def status(self, offset: int) -> StatusRecord:
+        """The totals up to and including `offset`."""
+        dead_lettered = sum(self.totals.dead_lettered.values())
+        return StatusRecord(
+            partition=self.partition,
+            offset=offset,
+            events=self.applied + dead_lettered + sum(self.dropped.values()),
+            applied=self.applied,
+            dead_lettered=dead_lettered,
+            dropped=dict(sorted(self.dropped.items())),
+            users=self.num_users,
+            watermark_ms=self.totals.clock.watermark_ms(self._allowed_lateness_ms),
+        )
+
+    def _begin(self, loaded: dict[str, KeptHistory], load: Load) -> None:
+        self._loaded = loaded
+        self._load = load
+        self._touched: dict[str, _Touched] = {}
+        self._effects = SequenceEffects()
+
+    def _kept(self, user_id: str) -> KeptHistory:
+        kept = self._loaded.get(user_id)
+        if kept is None:
+            kept = self._load([user_id]).get(user_id)
+            if kept is None:
+                kept = KeptHistory(UserHistory())
+                self.num_users += 1
+            self._loaded[user_id] = kept
+        return kept
+
+    def _apply(self, event: Event, offset: int, kept: KeptHistory, *, strict: bool) -> None:
+        history = kept.history
+        newest_ts = history.slices[-1].last_ts if history.slices else -1
+        before = previous_item(history) if event.ts >= newest_ts else None
+        outcome = apply_event(history, event, offset, self._rule)
+        self._changed(event.user_id, kept, offset)
+        if outcome.dropped is not None:
+            self.dropped[outcome.dropped] = self.dropped.get(outcome.dropped, 0) + 1
+            return
+        self.applied += 1
+        epoch = self.totals.clock.epoch(self._epoch_ms)
+        touched = self._touched.setdefault(event.user_id, _Touched())
+        touched.slices.update((part.seq, part) for part in outcome.changed)
+        touched.fresh = True
+        touched.join_epoch = epoch - 1 if strict else None
+        self._effects.activity.extend(self._activity(event, offset, epoch, before))
+        self._set_timer(event.user_id, history)
+
+    def _activity(self, event: Event, offset: int, epoch: int, before: str | None) -> Iterable[ActivityRecord]:
+        weight_milli = self._weights_milli.get(event.type, 1000)
+        common = {"partition": self.partition, "offset": offset, "epoch": epoch, "strict": self.totals.clock.strict}
+        if before is not None and before != event.item_id:
+            yield ActivityRecord(**common, item_id=before, next_item=event.item_id, weight_milli=weight_milli)
+        yield ActivityRecord(**common, item_id=event.item_id, weight_milli=weight_milli)
+
+    def _changed(self, user_id: str, kept: KeptHistory, offset: int) -> None:
+        kept.position = offset
+        self._effects.changed[user_id] = kept
+
+    def _set_timer(self, user_id: str, history: UserHistory) -> None:
+        deadline = close_deadline(history, self._rule)
+        if deadline is not None and user_id not in self._timed:
+            self._timed.add(user_id)
+            heapq.heappush(self._timers, (deadline, user_id))
+
+    def _close_silent(self, offset: int) -> None:
+        watermark_ms = self.totals.clock.watermark_ms(self._allowed_lateness_ms)
+        while self._timers and self._timers[0][0] < watermark_ms:
+            _, user_id = heapq.heappop(self._timers)
+            self._timed.discard(user_id)
+            kept = self._kept(user_id)
+            closed = close_silent(kept.history, watermark_ms, offset, self._rule)
+            if closed is None:
+                self._set_timer(user_id, kept.history)
+                continue
+            self._changed(user_id, kept, offset)
+            self._touched.setdefault(user_id, _Touched()).slices[closed.seq] = closed
+
+    def _records_of(self, user_id: str, touched: _Touched) -> Iterable[SliceRecord]:
+        newest = max(touched.slices)
+        for seq in sorted(touched.slices):
+            yield slice_record(
+                user_id,
+                touched.slices[seq],
+                self.partition,
+                fresh=touched.fresh and seq == newest,
+                join_epoch=touched.join_epoch if seq == newest else None,
+            )

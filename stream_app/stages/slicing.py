@@ -1,0 +1,233 @@
+"""Cutting a user's events into slices, in event time only.
+
+A slice closes at `slice_events` events, at a gap of more than `gap_ms`, or when it would span more than
+`span_ms`, whichever comes first; a silent user's slice is closed by the watermark. No wall clock decides
+anything here, so the same log always gives the same slices.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+import msgspec
+
+from stream_app.records import Event, SliceEvent, SliceRecord
+
+DUPLICATE = "duplicate"
+"""The event is in the history already: the same event_id, or else the same item, type and time."""
+
+LATE_FULL = "late_slice_full"
+"""The event is older than the user's newest, and the slice it belongs to holds `slice_events` already."""
+
+LATE_TOO_OLD = "late_too_old"
+"""The event is older than the user's newest, and belongs to no slice that may still be repaired."""
+
+
+@dataclass(frozen=True)
+class SlicingRule:
+    """When slices close and how much is kept.
+
+    Args:
+        slice_events: Events of a full slice.
+        gap_ms: Longest gap inside a slice.
+        span_ms: Longest span of a slice.
+        history_events: Events kept for each user, in whole slices.
+        repair_slices: How many of the newest slices a late event may still repair.
+    """
+
+    slice_events: int
+    gap_ms: int
+    span_ms: int
+    history_events: int
+    repair_slices: int = 4
+
+
+class HistoryEvent(msgspec.Struct, frozen=True, array_like=True):
+    """An event as the history keeps it; `offset` is its place on the `events` topic."""
+
+    offset: int
+    ts: int
+    item_id: str
+    type: str
+    event_id: str | None = None
+
+
+class Slice(msgspec.Struct, array_like=True):
+    """A run of consecutive events, oldest first.
+
+    `revision` counts the changes of the slice, so the same revision always holds the same events;
+    `changed_offset` is the offset of the input that made the last one. `previous_ts` is the time of the
+    user's last event before the slice, -1 where there was none.
+    """
+
+    seq: int
+    revision: int
+    closed: bool
+    changed_offset: int
+    previous_ts: int
+    events: list[HistoryEvent]
+
+    @property
+    def first_ts(self) -> int:
+        """Time of the oldest event."""
+        return self.events[0].ts
+
+    @property
+    def last_ts(self) -> int:
+        """Time of the newest event."""
+        return self.events[-1].ts
+
+
+class UserHistory(msgspec.Struct, array_like=True):
+    """The rolling history of one user: slices oldest first, only the last of them can be open."""
+
+    next_seq: int = 0
+    applied: int = 0
+    dropped: dict[str, int] = {}
+    slices: list[Slice] = []
+
+
+@dataclass
+class Applied:
+    """What one event did: the slices it changed (in order), or why it was dropped."""
+
+    changed: list[Slice] = field(default_factory=list)
+    dropped: str | None = None
+
+
+def apply_event(history: UserHistory, event: Event, offset: int, rule: SlicingRule) -> Applied:
+    """Take one event into `history` (changed in place), in O(history_events).
+
+    Args:
+        history: The user's history; the caller's own copy.
+        event: A valid event of this user.
+        offset: Its place on the `events` topic; greater than that of any event applied before.
+        rule: The slicing rule.
+    """
+    if _is_duplicate(history, event):
+        return _drop(history, DUPLICATE)
+    entry = HistoryEvent(offset, event.ts, event.item_id, event.type, event.event_id)
+    if history.slices and event.ts < history.slices[-1].last_ts:
+        return _repair(history, entry, rule)
+    history.applied += 1
+    return Applied(changed=_append(history, entry, rule))
+
+
+def close_silent(history: UserHistory, watermark_ms: int, offset: int, rule: SlicingRule) -> Slice | None:
+    """Close the open slice if the watermark has passed its deadline; the closed slice, or None."""
+    deadline = close_deadline(history, rule)
+    if deadline is None or watermark_ms <= deadline:
+        return None
+    last = history.slices[-1]
+    _touch(last, offset, closed=True)
+    return last
+
+
+def close_deadline(history: UserHistory, rule: SlicingRule) -> int | None:
+    """The watermark (ms) after which the open slice is closed; None where no slice is open."""
+    if not history.slices or history.slices[-1].closed:
+        return None
+    last = history.slices[-1]
+    return min(last.last_ts + rule.gap_ms, last.first_ts + rule.span_ms)
+
+
+def previous_item(history: UserHistory) -> str | None:
+    """The item of the user's newest event, None for a new user."""
+    return history.slices[-1].events[-1].item_id if history.slices else None
+
+
+def slice_record(user_id: str, part: Slice, partition: int, *, fresh: bool, join_epoch: int | None) -> SliceRecord:
+    """The record that publishes one revision of a slice."""
+    previous = part.previous_ts
+    events = []
+    for entry in part.events:
+        gap_ms = -1 if previous < 0 else max(0, entry.ts - previous)
+        events.append(SliceEvent(entry.item_id, entry.type, entry.ts, gap_ms))
+        previous = entry.ts
+    return SliceRecord(
+        user_id=user_id,
+        seq=part.seq,
+        revision=part.revision,
+        closed=part.closed,
+        fresh=fresh,
+        events=events,
+        partition=partition,
+        offset=part.changed_offset,
+        join_epoch=join_epoch,
+    )
+
+
+def _is_duplicate(history: UserHistory, event: Event) -> bool:
+    if not history.slices or (event.event_id is None and event.ts > history.slices[-1].last_ts):
+        return False
+    for part in reversed(history.slices):
+        for known in part.events:
+            if event.event_id is not None and known.event_id is not None:
+                if known.event_id == event.event_id:
+                    return True
+            elif known.ts == event.ts and known.item_id == event.item_id and known.type == event.type:
+                return True
+    return False
+
+
+def _append(history: UserHistory, entry: HistoryEvent, rule: SlicingRule) -> list[Slice]:
+    changed: list[Slice] = []
+    last = history.slices[-1] if history.slices else None
+    if last is not None and not last.closed and not _fits(last, entry.ts, rule):
+        _touch(last, entry.offset, closed=True)
+        changed.append(last)
+    if last is None or last.closed:
+        last = Slice(history.next_seq, 0, False, entry.offset, -1 if last is None else last.last_ts, [])
+        history.next_seq += 1
+        history.slices.append(last)
+    last.events.append(entry)
+    _touch(last, entry.offset, closed=len(last.events) >= rule.slice_events)
+    changed.append(last)
+    _trim(history, rule)
+    return changed
+
+
+def _fits(part: Slice, ts: int, rule: SlicingRule) -> bool:
+    return ts - part.last_ts <= rule.gap_ms and ts - part.first_ts <= rule.span_ms
+
+
+def _repair(history: UserHistory, entry: HistoryEvent, rule: SlicingRule) -> Applied:
+    part = _slice_around(history.slices[-rule.repair_slices :], entry.ts, rule)
+    if part is None:
+        return _drop(history, LATE_TOO_OLD)
+    if len(part.events) >= rule.slice_events:
+        return _drop(history, LATE_FULL)
+    place = bisect_right([known.ts for known in part.events], entry.ts)
+    part.events.insert(place, entry)
+    _touch(part, entry.offset, closed=part.closed or len(part.events) >= rule.slice_events)
+    history.applied += 1
+    _trim(history, rule)
+    return Applied(changed=[part])
+
+
+def _slice_around(slices: list[Slice], ts: int, rule: SlicingRule) -> Slice | None:
+    """The newest slice that would still obey the rule with an event at `ts` in it."""
+    for part in reversed(slices):
+        near = part.first_ts - rule.gap_ms <= ts <= part.last_ts + rule.gap_ms
+        span = max(part.last_ts, ts) - min(part.first_ts, ts)
+        if near and span <= rule.span_ms and ts >= part.previous_ts:
+            return part
+    return None
+
+
+def _touch(part: Slice, offset: int, *, closed: bool) -> None:
+    part.revision += 1
+    part.changed_offset = offset
+    part.closed = closed
+
+
+def _drop(history: UserHistory, reason: str) -> Applied:
+    history.dropped = {**history.dropped, reason: history.dropped.get(reason, 0) + 1}
+    return Applied(dropped=reason)
+
+
+def _trim(history: UserHistory, rule: SlicingRule) -> None:
+    total = sum(len(part.events) for part in history.slices)
+    while len(history.slices) > 1 and total > rule.history_events:
+        total -= len(history.slices.pop(0).events)

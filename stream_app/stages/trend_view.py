@@ -1,0 +1,126 @@
+"""The trends of all items as of one epoch, in arrays, as ranking needs them.
+
+Shapes: N items seen, H half-lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_app.records import TrendRecord
+from stream_app.stages.popularity import TrendRule, decay
+
+NEVER = -1e18
+"""Log score of an item that was never touched."""
+
+Floats = npt.NDArray[np.float64]
+
+
+class TrendView:
+    """Trends up to and including `epoch`; it only moves forward.
+
+    A decayed count c at epoch e is kept as ``log2(c) + e * epoch_ms / half_life``: a number that stays the same
+    while the item rests, so the order of all items changes only where something was touched.
+    """
+
+    def __init__(self, rule: TrendRule) -> None:
+        self.rule = rule
+        self.epoch = -1
+        self.item_ids: list[str] = []
+        self._rows: dict[str, int] = {}
+        self._records: dict[str, TrendRecord] = {}
+        self._log_scores_NH: Floats = np.full((256, len(rule.half_lives_ms)), NEVER)
+        self._first_epochs_N: Floats = np.zeros(256)
+        self._tie_breaks_N: npt.NDArray[np.uint64] = np.zeros(256, dtype=np.uint64)
+        self._tops: dict[int, tuple[int, npt.NDArray[np.int64]]] = {}
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def advance(self, epoch: int, records: Iterable[TrendRecord]) -> None:
+        """Take in the records of all epochs after the present one up to `epoch`."""
+        newest = {record.item_id: record for record in records}
+        for item_id, record in newest.items():
+            row = self._row_of(item_id)
+            offsets = [record.epoch * self.rule.epoch_ms / half_life for half_life in self.rule.half_lives_ms]
+            with np.errstate(divide="ignore"):
+                logs = np.log2(np.asarray(record.counts))
+            self._log_scores_NH[row] = np.maximum(logs + offsets, NEVER)
+            self._first_epochs_N[row] = record.first_epoch
+        self._records.update(newest)
+        self.epoch = max(self.epoch, epoch)
+        if newest:
+            self._tops.clear()
+
+    def top(self, half_life_index: int, num_items: int) -> npt.NDArray[np.int64]:
+        """Rows of the most popular items, best first; ties by a hash of the item id, not by arrival."""
+        asked, rows = self._tops.get(half_life_index, (0, None))
+        if rows is None or asked < num_items:
+            asked = max(num_items, 300)
+            rows = self._sorted_top(half_life_index, asked)
+            self._tops[half_life_index] = (asked, rows)
+        return rows[:num_items]
+
+    def rows_of(self, item_ids: Iterable[str]) -> npt.NDArray[np.int64]:
+        """Rows of items, -1 for those never touched."""
+        return np.fromiter((self._rows.get(item_id, -1) for item_id in item_ids), dtype=np.int64)
+
+    def log_popularity(self, rows_C: npt.NDArray[np.int64]) -> Floats:
+        """Log2 of the decayed counts relative to the most popular item's, shape (C, H), 0 at the top, at least -20."""
+        log_scores = np.full((len(rows_C), len(self.rule.half_lives_ms)), NEVER)
+        if len(self):
+            known = rows_C >= 0
+            log_scores[known] = self._log_scores_NH[rows_C[known]]
+            log_scores -= self._log_scores_NH[: len(self)].max(axis=0)
+        return np.clip(log_scores, -20.0, 0.0)
+
+    def log_age(self, rows_C: npt.NDArray[np.int64]) -> Floats:
+        """Log of 1 + hours since the first touch, shape (C,); 0 for items never touched."""
+        hours = (self.epoch - self._first_epochs_N[rows_C]) * self.rule.epoch_ms / 3.6e6
+        return np.where(rows_C >= 0, np.log1p(np.maximum(hours, 0.0)), 0.0)
+
+    def transitions(self, item_id: str) -> list[tuple[str, float, float]]:
+        """Shares of short and long memory of what followed `item_id`: [next item, short share, long share]."""
+        record = self._records.get(item_id)
+        if record is None or not record.next_items:
+            return []
+        passed_ms = (self.epoch - record.epoch) * self.rule.epoch_ms
+        short_ms, long_ms = self.rule.next_half_lives_ms
+        short_kept, long_kept = decay(passed_ms, short_ms), decay(passed_ms, long_ms)
+        # One pseudo-count keeps a single old transition from counting as certainty.
+        short_sum = sum(row[1] for row in record.next_items) * short_kept + 1.0
+        long_sum = sum(row[2] for row in record.next_items) * long_kept + 1.0
+        return [(item, s * short_kept / short_sum, l * long_kept / long_sum) for item, s, l in record.next_items]
+
+    def _row_of(self, item_id: str) -> int:
+        row = self._rows.get(item_id)
+        if row is None:
+            row = self._rows[item_id] = len(self.item_ids)
+            self.item_ids.append(item_id)
+            self._grow()
+            digest = blake2b(item_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            self._tie_breaks_N[row] = int.from_bytes(digest, "big")
+        return row
+
+    def _grow(self) -> None:
+        size = len(self._first_epochs_N)
+        if len(self.item_ids) > size:
+            blank = np.full_like(self._log_scores_NH, NEVER)
+            self._log_scores_NH = np.concatenate([self._log_scores_NH, blank])
+            self._first_epochs_N = np.concatenate([self._first_epochs_N, np.zeros(size)])
+            self._tie_breaks_N = np.concatenate([self._tie_breaks_N, np.zeros(size, dtype=np.uint64)])
+
+    def _sorted_top(self, half_life_index: int, num_items: int) -> npt.NDArray[np.int64]:
+        scores = self._log_scores_NH[: len(self), half_life_index]
+        rows = np.arange(len(scores))
+        if len(scores) > num_items:
+            # All items that tie with the last place are kept, so that the cut does not depend on row order.
+            threshold = np.partition(scores, len(scores) - num_items)[len(scores) - num_items]
+            rows = np.flatnonzero(scores >= threshold)
+        rows = rows[scores[rows] > NEVER]
+        order = np.lexsort((self._tie_breaks_N[rows], -scores[rows]))
+        return rows[order][:num_items]

@@ -1,0 +1,189 @@
+"""Reading topics outside any consumer group: whole, in ranges, backwards from the end, or as they grow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from stream_app.errors import KafkaUnreachableError, TopicMismatchError
+from stream_app.kafka import REQUEST_TIMEOUT_MS, as_unreachable, connection
+from stream_app.settings import Settings
+from stream_app.topics import MAX_RECORD_BYTES
+
+DEFAULT_TIMEOUT_S: Final = 60.0
+"""The deadline of one reading. A minute reads millions of short records; who needs more says so."""
+
+FIRST_WINDOW: Final = 128
+"""Offsets in the first window of a backward reading. The newest record of a busy key is near the end, and
+one fetch brings this many; each further window is twice as large, so that the number of seeks stays small."""
+
+POLL_MS: Final = 200
+"""How long one poll waits for records, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """One record as it lies on its topic; `timestamp_ms` is the record's own time."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+
+class TopicReader:
+    """Reads topics without a consumer group, so that nothing is committed and nobody is rebalanced.
+
+    Use it as an asynchronous context manager, for one reading at a time.
+
+    Args:
+        settings: The settings.
+        timeout_s: The deadline of each reading that has an end.
+
+    Raises:
+        KafkaUnreachableError: On entering or reading, the broker does not answer, or not in time.
+        TopicMismatchError: On reading, the topic does not exist.
+    """
+
+    def __init__(self, settings: Settings, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self._settings = settings
+        self._timeout_s = timeout_s
+        self._consumer: Any = None
+
+    async def __aenter__(self) -> Self:
+        self._consumer = AIOKafkaConsumer(
+            **connection(self._settings),
+            enable_auto_commit=False,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            max_partition_fetch_bytes=MAX_RECORD_BYTES,
+        )
+        with as_unreachable(self._settings):
+            try:
+                await self._consumer.start()
+            except BaseException:
+                await self._consumer.stop()
+                raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._consumer.stop()
+
+    async def num_partitions(self, topic: str) -> int:
+        """How many partitions the topic has."""
+        with as_unreachable(self._settings):
+            # Ask for all: naming a missing topic would create it on many clusters. The consumer's own
+            # `partitions_for_topic` only knows topics that were named before.
+            cluster = await self._consumer._client.fetch_all_metadata()
+        partitions = cluster.partitions_for_topic(topic)
+        if not partitions:
+            raise TopicMismatchError(
+                f"The topic {topic} does not exist.", mend="run `sliceflow topics --create`"
+            )
+        return len(partitions)
+
+    async def bounds(self, topic: str, partitions: Iterable[int] | None = None) -> dict[int, tuple[int, int]]:
+        """First offset and end offset (that of the next record to come) of each partition, at this moment."""
+        count = await self.num_partitions(topic)
+        wanted = [
+            TopicPartition(topic, number) for number in (range(count) if partitions is None else partitions)
+        ]
+        with as_unreachable(self._settings):
+            self._consumer.assign(wanted)  # makes the consumer look up where the partitions are
+            starts = await self._consumer.beginning_offsets(wanted)
+            ends = await self._consumer.end_offsets(wanted)
+        return {tp.partition: (starts[tp], ends[tp]) for tp in wanted}
+
+    async def read_range(self, topic: str, ranges: dict[int, tuple[int, int]]) -> AsyncIterator[StoredRecord]:
+        """The records of each partition from its first up to before its end offset, each partition in order.
+
+        The ends must not lie behind the ends of the partitions: it would wait until the deadline.
+        """
+        give_up_at = time.monotonic() + self._timeout_s
+        waiting = {
+            TopicPartition(topic, partition): end for partition, (start, end) in ranges.items() if start < end
+        }
+        self._place({tp: ranges[tp.partition][0] for tp in waiting})
+        while waiting:
+            if time.monotonic() > give_up_at:
+                self._stalled(topic, list(waiting))
+            for record in await self._poll(list(waiting)):
+                if record.offset < waiting.get(TopicPartition(topic, record.partition), 0):
+                    yield record
+            # By position, not by the last record seen: compaction and transactions leave gaps before the end.
+            waiting = {tp: end for tp, end in waiting.items() if await self._consumer.position(tp) < end}
+
+    async def read_all(
+        self, topic: str, partitions: Iterable[int] | None = None
+    ) -> AsyncIterator[StoredRecord]:
+        """All records that are there now; what comes while reading is left out."""
+        async for record in self.read_range(topic, await self.bounds(topic, partitions)):
+            yield record
+
+    async def read_backwards(
+        self, topic: str, partition: int, *, max_offsets: int | None = None
+    ) -> AsyncIterator[StoredRecord]:
+        """The records of one partition, newest first.
+
+        Args:
+            topic: The topic.
+            partition: The partition.
+            max_offsets: Stop after this many offsets; None reads back to the beginning.
+        """
+        start, end = (await self.bounds(topic, [partition]))[partition]
+        if max_offsets is not None:
+            start = max(start, end - max_offsets)
+        window = FIRST_WINDOW
+        while start < end:
+            low = max(start, end - window)
+            for record in reversed(
+                [record async for record in self.read_range(topic, {partition: (low, end)})]
+            ):
+                yield record
+            end, window = low, window * 2
+
+    async def follow(
+        self, topic: str, partitions: Iterable[int] | None = None, *, from_start: bool = False
+    ) -> AsyncIterator[StoredRecord]:
+        """Records as they come, without end; with those already there first where `from_start` is set."""
+        bounds = await self.bounds(topic, partitions)
+        places = {
+            TopicPartition(topic, number): ends[0 if from_start else 1] for number, ends in bounds.items()
+        }
+        self._place(places)
+        while True:
+            for record in await self._poll(list(places)):
+                yield record
+
+    def _place(self, places: dict[TopicPartition, int]) -> None:
+        if places:
+            self._consumer.assign(list(places))
+        for tp, offset in places.items():
+            self._consumer.seek(tp, offset)
+
+    async def _poll(self, partitions: list[TopicPartition]) -> list[StoredRecord]:
+        with as_unreachable(self._settings):
+            found = await self._consumer.getmany(*partitions, timeout_ms=POLL_MS)
+        return [
+            StoredRecord(
+                one.topic, one.partition, one.offset, one.timestamp, one.key, one.value, tuple(one.headers)
+            )
+            for records in found.values()
+            for one in records
+        ]
+
+    def _stalled(self, topic: str, partitions: list[TopicPartition]) -> None:
+        numbers = ", ".join(str(tp.partition) for tp in partitions)
+        raise KafkaUnreachableError(
+            f"Kafka did not deliver partition {numbers} of {topic} to its end within {self._timeout_s:g} s.",
+            mend="check the broker's load and log, then try again",
+        )

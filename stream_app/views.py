@@ -1,0 +1,221 @@
+"""What every recommender holds in full, by following topics: trends, the item index, the catalogue."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from index.contract import ItemIndex
+from stream_app.faustkit import Follower, Run
+from stream_app.records import (
+    Item,
+    ItemVectorRecord,
+    TrendEpochRecord,
+    TrendRecord,
+    VectorsCompleteRecord,
+    unpack_vector,
+)
+from stream_app.stages.popularity import TrendRule
+from stream_app.stages.trend_view import TrendView
+
+log = logging.getLogger("sliceflow.views")
+
+EPOCH_WAIT_S = 60.0
+"""Longest wait of a replayed event for its epoch of trends. A role that died is back within seconds; a replay
+that was broken off never completes its epoch, and its last lists must come all the same (they say which epoch
+they used)."""
+
+MAX_KEPT_RECORDS = 1_000_000
+"""Trend records kept for partitions whose lists are behind (about 500 bytes each). Beyond, every partition goes on
+with the newest complete epoch: a stated bound on memory before a strict join."""
+
+REPORT_S = 5.0
+"""How often a wait is reported."""
+
+_TREND = msgspec.json.Decoder(TrendRecord)
+_TREND_EPOCH = msgspec.json.Decoder(TrendEpochRecord)
+_ITEM = msgspec.json.Decoder(Item)
+_ITEM_VECTOR = msgspec.json.Decoder(ItemVectorRecord)
+_VECTORS_COMPLETE = msgspec.json.Decoder(VectorsCompleteRecord)
+
+
+class TrendLog:
+    """The epochs of trends that some partition may still need, and a view for each partition.
+
+    Each partition of `slice-vectors` is at its own epoch, so each has its own view; what they read is shared.
+    """
+
+    def __init__(self, connection: dict[str, Any], topic: str, num_partitions: int, rule: TrendRule) -> None:
+        self._connection = connection
+        self._topic = topic
+        self._num_partitions = num_partitions
+        self._rule = rule
+        self._follower: Follower | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._epochs: dict[int, list[TrendRecord]] = {}
+        self._complete: dict[int, int] = {}
+        self._views: dict[int, TrendView] = {}
+        self._num_kept = 0
+        self._dropped_up_to = -1
+        self._moved = asyncio.Event()
+
+    async def restart(self) -> None:
+        """Read the topic from its beginning, with fresh views; returns when caught up."""
+        await self.stop()
+        self._reset()
+        self._follower = Follower(self._connection, self._topic, self._take)
+        await self._follower.start()
+        await self._follower.wait_caught_up()
+
+    async def stop(self) -> None:
+        """Stop following."""
+        if self._follower is not None:
+            await self._follower.stop()
+
+    @property
+    def complete_epoch(self) -> int:
+        """The newest epoch that all partitions of the topic are complete up to; -1 where there is none."""
+        if len(self._complete) < self._num_partitions:
+            return -1
+        return min(self._complete.values())
+
+    async def view_for(self, partition: int, join_epoch: int | None) -> TrendView:
+        """The trends for events of `partition`: exactly as of `join_epoch`, or the newest complete ones for None.
+
+        Waits for the epoch, at most `EPOCH_WAIT_S` after the last progress. A view never goes back: an older
+        `join_epoch` than it has gets what it has.
+        """
+        view = self._views.setdefault(partition, TrendView(self._rule))
+        if join_epoch is not None:
+            await self._wait_for(join_epoch)
+        wanted = self.complete_epoch if join_epoch is None else min(join_epoch, self.complete_epoch)
+        if wanted > view.epoch:
+            self._advance(view, wanted)
+            self._drop_read()
+        return view
+
+    def _advance(self, view: TrendView, wanted: int) -> None:
+        epochs = sorted(epoch for epoch in self._epochs if view.epoch < epoch <= wanted)
+        view.advance(wanted, (record for epoch in epochs for record in self._epochs[epoch]))
+
+    async def _wait_for(self, epoch: int) -> None:
+        while self.complete_epoch < epoch:
+            self._moved.clear()
+            try:
+                await asyncio.wait_for(self._moved.wait(), EPOCH_WAIT_S)
+            except TimeoutError:
+                log.warning("epoch %d of trends did not come; lists use epoch %d", epoch, self.complete_epoch)
+                return
+
+    def _take(self, run: Run) -> None:
+        for key, value in zip(run.keys, run.values, strict=True):
+            if value is None:
+                continue
+            if key:
+                record = _TREND.decode(value)
+                if record.epoch > self._dropped_up_to:
+                    self._epochs.setdefault(record.epoch, []).append(record)
+                    self._num_kept += 1
+            else:
+                epoch = _TREND_EPOCH.decode(value).epoch
+                self._complete[run.partition] = max(epoch, self._complete.get(run.partition, -1))
+        self._moved.set()
+        if self._num_kept > MAX_KEPT_RECORDS and self._views:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        log.warning("%d trend records wait for slow partitions; all go on with the newest epoch", self._num_kept)
+        for view in self._views.values():
+            self._advance(view, self.complete_epoch)
+        self._drop_read()
+
+    def _drop_read(self) -> None:
+        oldest = min(view.epoch for view in self._views.values())
+        for epoch in [epoch for epoch in self._epochs if epoch <= oldest]:
+            self._num_kept -= len(self._epochs.pop(epoch))
+        self._dropped_up_to = max(self._dropped_up_to, oldest)
+
+    def add_view(self, partition: int) -> None:
+        """Keep every epoch for this partition until its view has passed it."""
+        self._views.setdefault(partition, TrendView(self._rule))
+
+
+class ItemView:
+    """The item index and the catalogue, filled from `item-vectors` and `items`.
+
+    Args:
+        index: An empty index of the release.
+        num_partitions: Partitions of `item-vectors`.
+    """
+
+    def __init__(self, index: ItemIndex, num_partitions: int) -> None:
+        self.index = index
+        self._num_partitions = num_partitions
+        self._complete: set[int] = set()
+        self._available: dict[str, bool] = {}
+        self._changed = asyncio.Event()
+
+    def is_available(self, item_id: str) -> bool:
+        """Whether an item may be listed; items the catalogue does not know may."""
+        return self._available.get(item_id, True)
+
+    def followers(self, connection: dict[str, Any], vectors_topic: str, items_topic: str) -> list[Follower]:
+        """The followers that fill this view."""
+        return [
+            Follower(connection, vectors_topic, self._take_vectors),
+            Follower(connection, items_topic, self._take_items),
+        ]
+
+    async def wait_complete(self, report: Callable[[str], None]) -> None:
+        """Wait until all vectors of the release are in the index."""
+        while len(self._complete) < self._num_partitions:
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), REPORT_S)
+            except TimeoutError:
+                report(
+                    f"waiting for the item vectors of release {self.index.release} "
+                    f"({len(self.index)} so far): is the encode role running, with the same model?"
+                )
+
+    @property
+    def version(self) -> str:
+        """Names what is in the index, the same for the same content."""
+        return f"{self.index.release}/{len(self.index)}"
+
+    def _take_vectors(self, run: Run) -> None:
+        ids: list[str] = []
+        vectors: list[Any] = []
+        for key, value in zip(run.keys, run.values, strict=True):
+            if value is None:
+                continue
+            if key and key.startswith(b"\xff"):
+                marker = _VECTORS_COMPLETE.decode(value)
+                if marker.release == self.index.release:
+                    self._complete.add(run.partition)
+                continue
+            record = _ITEM_VECTOR.decode(value)
+            if record.release == self.index.release:
+                ids.append(record.item_id)
+                vectors.append(unpack_vector(record.vector))
+        if ids:
+            self.index.upsert(ids, np.stack(vectors))
+        self._changed.set()
+
+    def _take_items(self, run: Run) -> None:
+        for key, value in zip(run.keys, run.values, strict=True):
+            item_id = (key or b"").decode("utf-8", "replace")
+            if value is None:
+                self._available[item_id] = False
+                continue
+            try:
+                self._available[item_id] = _ITEM.decode(value).available
+            except msgspec.MsgspecError as error:
+                log.warning("an item record at offset %d of %s is refused: %s", run.offsets[0], run.topic, error)
