@@ -286,6 +286,8 @@ def _what_happened(error: BaseException, timeout_s: float) -> str:
         return f"no answer within {timeout_s:g} s"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {error.reason or error}; does this port speak TLS?"
+    if isinstance(error, ConnectionError) and error.errno is None:
+        return "it closed the connection; check kafka.security_protocol"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return f"{type(error).__name__}: {error}"

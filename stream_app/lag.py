@@ -60,7 +60,7 @@ def lag_of(settings: Settings, group: str, topics: Sequence[str]) -> list[Partit
 
 async def _lag_of(settings: Settings, group: str, topics: Sequence[str]) -> list[PartitionLag]:
     async with admin_client(settings) as admin:
-        committed = await _committed(admin, group)
+        committed = await committed_offsets(admin, group)
     lags = []
     async with TopicReader(settings) as reader:
         for topic in topics:
@@ -72,7 +72,8 @@ async def _lag_of(settings: Settings, group: str, topics: Sequence[str]) -> list
     return lags
 
 
-async def _committed(admin: Any, group: str) -> dict[tuple[str, int], int]:
+async def committed_offsets(admin: Any, group: str) -> dict[tuple[str, int], int]:
+    """What `group` has committed, by topic and partition; waits for the group's coordinator to be there."""
     give_up_at = time.monotonic() + COORDINATOR_WITHIN_S
     while True:
         try:

@@ -67,8 +67,9 @@ class SliceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One revision of one slice of a user's history.
 
     `join_epoch` is the epoch of trends a list made from this record must use (strict replay), or None when
-    any newest complete one will do (live). `fresh` tells that the user's newest event came with this
-    revision: revisions that only close or repair do not ask for a new list.
+    any newest complete one will do (live). `fresh` tells that the user's event that was applied last is in this
+    revision, so it asks for a new list; a revision that only closes the slice does not. `partition` and `offset`
+    name the event in the slice that was applied last.
     """
 
     user_id: str

@@ -65,7 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     history_events: Annotated[Count, Meta(description="events kept of each user (whole slices)")] = 128
     allowed_lateness_s: Annotated[float, Meta(ge=0, description="how far the watermark stays behind the newest event")] = 60.0
     max_future_s: Annotated[Seconds, Meta(description="an event may be this far ahead of its record's own time")] = 600.0
-    epoch_s: Annotated[Seconds, Meta(description="length of an epoch of trends, event time")] = 60.0
+    epoch_s: Annotated[Seconds, Meta(description="length of an epoch of trends, event time")] = 10.0
     half_lives_s: Annotated[list[Seconds], Meta(description="half-lives of the decayed popularity", min_length=1)] = (
         msgspec.field(default_factory=lambda: [900.0, 3600.0, 86400.0, 604800.0])
     )

@@ -217,10 +217,10 @@ class BatchApp(faust.App):
 
 
 def _faust_settings(config: AppConfig) -> dict[str, Any]:
-    servers = config.connection["bootstrap_servers"].split(",")
+    servers = config.connection["bootstrap_servers"]
     session_s = config.session_timeout_s
     return {
-        "broker": [URL(f"aiokafka://{server.strip()}") for server in servers],
+        "broker": [URL(f"aiokafka://{server}") for server in servers],
         "broker_credentials": config.credentials,
         "broker_client_id": config.app_id,
         "broker_session_timeout": session_s,

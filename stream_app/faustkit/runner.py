@@ -30,8 +30,8 @@ async def run_app(app: BatchApp, *, on_ready: Callable[[], None], before: Callab
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    if before is not None:
-        await before()
+    if before is not None and not await _unless_stopped(before(), stop):
+        return 0
     await app.start()
     waits = [asyncio.create_task(stop.wait()), asyncio.create_task(app.wait_until_stopped())]
     ready = asyncio.create_task(_report_ready(app, on_ready))
@@ -47,6 +47,20 @@ async def run_app(app: BatchApp, *, on_ready: Callable[[], None], before: Callab
         log.error("The app did not stop within %.0f s; what was not committed is read again.", STOP_S)
         return 1
     return int(failed)
+
+
+async def _unless_stopped(work: Awaitable[None], stop: asyncio.Event) -> bool:
+    """Await `work`, but no longer than until `stop`; whether it came to its end."""
+    working = asyncio.ensure_future(work)
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not working.done():
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        return False
+    working.result()
+    return True
 
 
 async def _report_ready(app: BatchApp, on_ready: Callable[[], None]) -> None:

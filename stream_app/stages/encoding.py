@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -45,13 +46,21 @@ class MergedUser:
 
 
 def newest_revisions(records: Iterable[SliceRecord]) -> list[SliceRecord]:
-    """Only the newest revision of each slice, by first appearance; a revision that asks for a list keeps asking."""
+    """Only the newest revision of each slice, by its newest event; one that asks for a list keeps asking."""
     newest: dict[tuple[str, int], SliceRecord] = {}
     for record in records:
-        known = newest.get((record.user_id, record.seq))
-        if known is None or record.revision > known.revision:
-            newest[record.user_id, record.seq] = record
+        key = (record.user_id, record.seq)
+        known = newest.get(key)
+        newest[key] = record if known is None else _newer_revision(known, record)
     return sorted(newest.values(), key=lambda record: record.offset)
+
+
+def _newer_revision(known: SliceRecord, record: SliceRecord) -> SliceRecord:
+    older, newer = (known, record) if record.revision > known.revision else (record, known)
+    if older.fresh and not newer.fresh:
+        # The silence or the repair after the user's event must not cost the list that the event asks for.
+        return msgspec.structs.replace(newer, fresh=True, join_epoch=older.join_epoch)
+    return newer
 
 
 def arrays_of(records: Sequence[SliceRecord], slice_events: int, item_rows: RowsOf, type_rows: RowsOf) -> SliceArrays:

@@ -75,7 +75,7 @@ def take_slice(
             return False
         memory.newest, memory.local = part, local_D.astype("<f4").tobytes()
         return True
-    return _replace(memory, part, half_lives_ms)
+    return _replace(memory, part, half_lives_ms, keep)
 
 
 def merged_vectors(memory: UserMemory, num_half_lives: int, dim: int) -> Array:
@@ -87,14 +87,31 @@ def merged_vectors(memory: UserMemory, num_half_lives: int, dim: int) -> Array:
     return np.asarray(numerators / np.maximum(denominators, np.float32(1e-30)), dtype=np.float32)
 
 
-def _replace(memory: UserMemory, part: MergedSlice, half_lives_ms: npt.NDArray[np.float64]) -> bool:
-    for place, known in enumerate(memory.recent):
-        if known.seq == part.seq and part.revision > known.revision:
-            _add(memory, known, half_lives_ms, sign=-1.0)
-            _add(memory, part, half_lives_ms, sign=1.0)
-            memory.recent = [*memory.recent[:place], part, *memory.recent[place + 1 :]]
-            return True
-    return False
+def _replace(
+    memory: UserMemory, part: MergedSlice, half_lives_ms: npt.NDArray[np.float64], keep: int
+) -> bool:
+    known = next((other for other in memory.recent if other.seq == part.seq), None)
+    if known is None:
+        return _insert(memory, part, half_lives_ms, keep)
+    if part.revision <= known.revision:
+        return False
+    _add(memory, known, half_lives_ms, sign=-1.0)
+    _add(memory, part, half_lives_ms, sign=1.0)
+    memory.recent = [part if other is known else other for other in memory.recent]
+    return True
+
+
+def _insert(
+    memory: UserMemory, part: MergedSlice, half_lives_ms: npt.NDArray[np.float64], keep: int
+) -> bool:
+    """Merge a slice that is heard of for the first time after a newer one (it was repaired in between)."""
+    all_kept = memory.num_merged == len(memory.recent)
+    if not all_kept and part.seq < memory.recent[0].seq:
+        return False  # It may be in the sums already.
+    _add(memory, part, half_lives_ms, sign=1.0)
+    memory.num_merged += 1
+    memory.recent = sorted([*memory.recent, part], key=lambda other: other.seq)[-keep:]
+    return True
 
 
 def _add(memory: UserMemory, part: MergedSlice, half_lives_ms: npt.NDArray[np.float64], *, sign: float) -> None:

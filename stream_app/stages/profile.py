@@ -16,14 +16,12 @@ NUM_RECENT = 10
 class UserProfile(msgspec.Struct, array_like=True):
     """What the recommend role keeps of a user.
 
-    `seen` are item ids, oldest first; `before` and `current` the items before and in the newest slice, oldest
-    first; `user_vector` float32 bytes of `release`; `answered` the event offset of the newest list.
+    `seen` are item ids, oldest first; `slices` the newest slices as [seq, newest items], oldest first;
+    `user_vector` float32 bytes of `release`; `answered` the event offset of the newest list.
     """
 
     seen: list[str] = []
-    newest_seq: int = -1
-    before: list[str] = []
-    current: list[str] = []
+    slices: list[tuple[int, list[str]]] = []
     user_vector: bytes = b""
     release: str = ""
     answered: int = -1
@@ -34,17 +32,14 @@ def take_slice_vector(profile: UserProfile, record: SliceVectorRecord) -> None:
     known = dict.fromkeys(profile.seen)
     known.update(dict.fromkeys(record.items))
     profile.seen = list(known)[-MAX_SEEN:]
-    if record.seq > profile.newest_seq:
-        profile.before = (profile.before + profile.current)[-NUM_RECENT:]
-        profile.current = record.items
-        profile.newest_seq = record.seq
-    elif record.seq == profile.newest_seq:
-        profile.current = record.items
+    # By slice, not by arrival: a repaired slice may come after newer ones.
+    slices = dict(profile.slices) | {record.seq: record.items[-NUM_RECENT:]}
+    profile.slices = sorted(slices.items())[-NUM_RECENT:]
     profile.user_vector = unpack_vector(record.user_vector).tobytes()
     profile.release = record.release
 
 
 def recent_items(profile: UserProfile) -> list[str]:
     """The newest items, newest first, each once."""
-    newest_first = reversed((profile.before + profile.current)[-NUM_RECENT:])
-    return list(dict.fromkeys(newest_first))
+    items = [item_id for _, part in profile.slices for item_id in part]
+    return list(dict.fromkeys(reversed(items[-NUM_RECENT:])))

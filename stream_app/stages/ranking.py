@@ -82,7 +82,7 @@ def features(query: Query, found: Candidates, trends: TrendView, vectors_of: Vec
     rows_C = trends.rows_of(item_ids)
     shares = np.array([found.shares.get(item_id, (0.0, 0.0, 0.0)) for item_id in item_ids]).reshape(-1, 3)
     columns = [
-        trends.log_popularity(rows_C),
+        trends.popularity(rows_C),
         np.log(shares + SHARE_FLOOR) - np.log(SHARE_FLOOR),
         _vector_features(query, item_ids, vectors_of),
         trends.log_age(rows_C)[:, None],

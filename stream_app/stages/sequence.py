@@ -57,10 +57,10 @@ class SequenceEffects:
 
 @dataclass
 class _Touched:
-    """A user's slices that changed in this run, and the clock of the newest applied event."""
+    """A user's slices that changed in this run, and slice and clock of the event applied last."""
 
     slices: dict[int, Slice] = field(default_factory=dict)
-    fresh: bool = False
+    fresh: Slice | None = None
     join_epoch: int | None = None
 
 
@@ -94,7 +94,7 @@ class SequenceStage:
         self._allowed_lateness_ms = allowed_lateness_ms
         self._weights_milli = weights_milli
         self._timers: list[tuple[int, str]] = []
-        self._timed: set[str] = set()
+        self._timed: dict[str, int] = {}
         self._marked: tuple[int, bool] | None = None
         self._begin({}, lambda _: {})
 
@@ -188,7 +188,7 @@ class SequenceStage:
         epoch = self.totals.clock.epoch(self._epoch_ms)
         touched = self._touched.setdefault(event.user_id, _Touched())
         touched.slices.update((part.seq, part) for part in outcome.changed)
-        touched.fresh = True
+        touched.fresh = outcome.into
         touched.join_epoch = epoch - 1 if strict else None
         self._effects.activity.extend(self._activity(event, offset, epoch, before))
         self._set_timer(event.user_id, history)
@@ -206,17 +206,21 @@ class SequenceStage:
 
     def _set_timer(self, user_id: str, history: UserHistory) -> None:
         deadline = close_deadline(history, self._rule)
-        if deadline is not None and user_id not in self._timed:
-            self._timed.add(user_id)
+        # A later deadline is looked up when the timer goes off; an earlier one (a late event came in front of
+        # the slice) needs a timer of its own.
+        if deadline is not None and deadline < self._timed.get(user_id, deadline + 1):
+            self._timed[user_id] = deadline
             heapq.heappush(self._timers, (deadline, user_id))
 
     def _close_silent(self, offset: int) -> None:
         watermark_ms = self.totals.clock.watermark_ms(self._allowed_lateness_ms)
         while self._timers and self._timers[0][0] < watermark_ms:
-            _, user_id = heapq.heappop(self._timers)
-            self._timed.discard(user_id)
+            deadline, user_id = heapq.heappop(self._timers)
+            if self._timed.get(user_id) != deadline:
+                continue
+            del self._timed[user_id]
             kept = self._kept(user_id)
-            closed = close_silent(kept.history, watermark_ms, offset, self._rule)
+            closed = close_silent(kept.history, watermark_ms, self._rule)
             if closed is None:
                 self._set_timer(user_id, kept.history)
                 continue
@@ -224,12 +228,8 @@ class SequenceStage:
             self._touched.setdefault(user_id, _Touched()).slices[closed.seq] = closed
 
     def _records_of(self, user_id: str, touched: _Touched) -> Iterable[SliceRecord]:
-        newest = max(touched.slices)
-        for seq in sorted(touched.slices):
-            yield slice_record(
-                user_id,
-                touched.slices[seq],
-                self.partition,
-                fresh=touched.fresh and seq == newest,
-                join_epoch=touched.join_epoch if seq == newest else None,
-            )
+        # In order of their newest events: the fresh slice comes last, so its list knows of all others.
+        for part in sorted(touched.slices.values(), key=lambda part: (part.newest_offset, part.seq)):
+            fresh = part is touched.fresh
+            join_epoch = touched.join_epoch if fresh else None
+            yield slice_record(user_id, part, self.partition, fresh=fresh, join_epoch=join_epoch)

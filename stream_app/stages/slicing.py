@@ -56,15 +56,13 @@ class HistoryEvent(msgspec.Struct, frozen=True, array_like=True):
 class Slice(msgspec.Struct, array_like=True):
     """A run of consecutive events, oldest first.
 
-    `revision` counts the changes of the slice, so the same revision always holds the same events;
-    `changed_offset` is the offset of the input that made the last one. `previous_ts` is the time of the
-    user's last event before the slice, -1 where there was none.
+    `revision` counts the changes of the slice, so the same revision always holds the same events.
+    `previous_ts` is the time of the user's last event before the slice, -1 where there was none.
     """
 
     seq: int
     revision: int
     closed: bool
-    changed_offset: int
     previous_ts: int
     events: list[HistoryEvent]
 
@@ -78,6 +76,11 @@ class Slice(msgspec.Struct, array_like=True):
         """Time of the newest event."""
         return self.events[-1].ts
 
+    @property
+    def newest_offset(self) -> int:
+        """Offset of the event taken in last; closing does not change it, whenever that happens."""
+        return max(entry.offset for entry in self.events)
+
 
 class UserHistory(msgspec.Struct, array_like=True):
     """The rolling history of one user: slices oldest first, only the last of them can be open."""
@@ -90,9 +93,10 @@ class UserHistory(msgspec.Struct, array_like=True):
 
 @dataclass
 class Applied:
-    """What one event did: the slices it changed (in order), or why it was dropped."""
+    """What one event did: the slices it changed, in order, the one it went into, or why it was dropped."""
 
     changed: list[Slice] = field(default_factory=list)
+    into: Slice | None = None
     dropped: str | None = None
 
 
@@ -111,16 +115,17 @@ def apply_event(history: UserHistory, event: Event, offset: int, rule: SlicingRu
     if history.slices and event.ts < history.slices[-1].last_ts:
         return _repair(history, entry, rule)
     history.applied += 1
-    return Applied(changed=_append(history, entry, rule))
+    changed = _append(history, entry, rule)
+    return Applied(changed, changed[-1])
 
 
-def close_silent(history: UserHistory, watermark_ms: int, offset: int, rule: SlicingRule) -> Slice | None:
+def close_silent(history: UserHistory, watermark_ms: int, rule: SlicingRule) -> Slice | None:
     """Close the open slice if the watermark has passed its deadline; the closed slice, or None."""
     deadline = close_deadline(history, rule)
     if deadline is None or watermark_ms <= deadline:
         return None
     last = history.slices[-1]
-    _touch(last, offset, closed=True)
+    _touch(last, closed=True)
     return last
 
 
@@ -153,7 +158,7 @@ def slice_record(user_id: str, part: Slice, partition: int, *, fresh: bool, join
         fresh=fresh,
         events=events,
         partition=partition,
-        offset=part.changed_offset,
+        offset=part.newest_offset,
         join_epoch=join_epoch,
     )
 
@@ -175,14 +180,14 @@ def _append(history: UserHistory, entry: HistoryEvent, rule: SlicingRule) -> lis
     changed: list[Slice] = []
     last = history.slices[-1] if history.slices else None
     if last is not None and not last.closed and not _fits(last, entry.ts, rule):
-        _touch(last, entry.offset, closed=True)
+        _touch(last, closed=True)
         changed.append(last)
     if last is None or last.closed:
-        last = Slice(history.next_seq, 0, False, entry.offset, -1 if last is None else last.last_ts, [])
+        last = Slice(history.next_seq, 0, False, -1 if last is None else last.last_ts, [])
         history.next_seq += 1
         history.slices.append(last)
     last.events.append(entry)
-    _touch(last, entry.offset, closed=len(last.events) >= rule.slice_events)
+    _touch(last, closed=len(last.events) >= rule.slice_events)
     changed.append(last)
     _trim(history, rule)
     return changed
@@ -200,10 +205,26 @@ def _repair(history: UserHistory, entry: HistoryEvent, rule: SlicingRule) -> App
         return _drop(history, LATE_FULL)
     place = bisect_right([known.ts for known in part.events], entry.ts)
     part.events.insert(place, entry)
-    _touch(part, entry.offset, closed=part.closed or len(part.events) >= rule.slice_events)
+    _touch(part, closed=part.closed or len(part.events) >= rule.slice_events)
+    changed = [part, *_follow_end(history, part)]
     history.applied += 1
     _trim(history, rule)
-    return Applied(changed=[part])
+    return Applied(changed, part)
+
+
+def _follow_end(history: UserHistory, part: Slice) -> list[Slice]:
+    """Tell the slice after `part` where `part` ends now; the slices this changed.
+
+    Without it a later event could go in front of the next slice though it is older than the end of this one,
+    and the gap of that slice's first event would be wrong.
+    """
+    place = history.slices.index(part) + 1
+    if place == len(history.slices) or history.slices[place].previous_ts == part.last_ts:
+        return []
+    following = history.slices[place]
+    following.previous_ts = part.last_ts
+    _touch(following, closed=following.closed)
+    return [following]
 
 
 def _slice_around(slices: list[Slice], ts: int, rule: SlicingRule) -> Slice | None:
@@ -216,9 +237,8 @@ def _slice_around(slices: list[Slice], ts: int, rule: SlicingRule) -> Slice | No
     return None
 
 
-def _touch(part: Slice, offset: int, *, closed: bool) -> None:
+def _touch(part: Slice, *, closed: bool) -> None:
     part.revision += 1
-    part.changed_offset = offset
     part.closed = closed
 
 

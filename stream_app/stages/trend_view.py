@@ -17,6 +17,9 @@ from stream_app.stages.popularity import TrendRule, decay
 NEVER = -1e18
 """Log score of an item that was never touched."""
 
+MAX_BEHIND = 1e6
+"""Largest distance from the most popular item, in halvings: 28 years at a half-life of 15 minutes."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -69,14 +72,19 @@ class TrendView:
         """Rows of items, -1 for those never touched."""
         return np.fromiter((self._rows.get(item_id, -1) for item_id in item_ids), dtype=np.int64)
 
-    def log_popularity(self, rows_C: npt.NDArray[np.int64]) -> Floats:
-        """Log2 of the decayed counts relative to the most popular item's, shape (C, H), 0 at the top, at least -20."""
+    def popularity(self, rows_C: npt.NDArray[np.int64]) -> Floats:
+        """How far items are behind the most popular one, shape (C, H): ``-log(1 + d)`` with d the distance in halvings.
+
+        0 at the top. The logarithm keeps the whole order: where events are rare, items that rested for hundreds of
+        half-lives still differ, and the item touched last is often the next one taken.
+        """
         log_scores = np.full((len(rows_C), len(self.rule.half_lives_ms)), NEVER)
+        behind = np.full(log_scores.shape, MAX_BEHIND)
         if len(self):
             known = rows_C >= 0
             log_scores[known] = self._log_scores_NH[rows_C[known]]
-            log_scores -= self._log_scores_NH[: len(self)].max(axis=0)
-        return np.clip(log_scores, -20.0, 0.0)
+            behind = np.clip(self._log_scores_NH[: len(self)].max(axis=0) - log_scores, 0.0, MAX_BEHIND)
+        return -np.log1p(behind)
 
     def log_age(self, rows_C: npt.NDArray[np.int64]) -> Floats:
         """Log of 1 + hours since the first touch, shape (C,); 0 for items never touched."""

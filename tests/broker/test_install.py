@@ -18,7 +18,9 @@ JARS = (Jar("org.example", "one", "1.0", hashlib.sha256(b"1").hexdigest()),)
 FORMATS = """
 for last; do :; done
 folder=$(sed -n 's/^log.dirs=//p' "$last")
-case "$*" in *StorageTool*) mkdir -p "$folder"; echo levels > "$folder/bootstrap.checkpoint" ;; *) exit 5 ;; esac
+case "$*" in *StorageTool*) ;; *) exit 5 ;; esac
+mkdir -p "$folder"
+echo levels > "$folder/bootstrap.checkpoint"
 """
 
 

@@ -125,7 +125,7 @@ def test_a_damaged_jar_on_disk_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_damaged_download_never_reaches_the_folder(tmp_path: Path) -> None:
     shelf = Shelf({"one": b"something else"})
-    with pytest.raises(JarDamagedError, match="org.example:one"):
+    with pytest.raises(JarDamagedError, match=r"org\.example:one"):
         ensure_jars([make_jar("one", b"1")], tmp_path, fetch=shelf.fetch, on_progress=lambda _: None)
     assert list(tmp_path.iterdir()) == []
 

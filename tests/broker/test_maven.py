@@ -79,6 +79,6 @@ def test_a_failed_download_names_the_jar_and_what_mends_it(
     local = tmp_path / "local"
     local.write_bytes(b"wrong")
     stub_repositories(monkeypatch, local=local, remote=None)
-    with pytest.raises(JarDownloadError, match="org.example:one:1.0") as caught:
+    with pytest.raises(JarDownloadError, match=r"org\.example:one:1\.0") as caught:
         maven.fetch_jar(jar, tmp_path)
     assert "mirror" in caught.value.mend

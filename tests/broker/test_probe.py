@@ -30,7 +30,7 @@ def read_request(link: socket.socket) -> tuple[int, int] | None:
     if len(head) < 4:
         return None
     body = link.recv(struct.unpack(">i", head)[0], socket.MSG_WAITALL)
-    return struct.unpack_from(">hh", body)  # type: ignore[return-value]
+    return struct.unpack_from(">hh", body)
 
 
 @contextmanager

@@ -1,0 +1,131 @@
+"""A whole event log in memory, as training and evaluation need it: valid events in order of time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stream_app.errors import LogFormatError, UsageError
+from stream_app.records import TICK_HEADER, Event
+from stream_app.replay.readers import open_log
+from stream_app.settings import Settings
+from stream_app.settings_rules import clean_rules
+from stream_app.stages.clean import clean_event
+from stream_app.topic_reader import TopicReader
+from stream_app.topics import EVENTS, prefixed
+
+READ_TOPIC_S = 3600.0
+"""Longest reading of the events topic: an hour reads hundreds of millions of events."""
+
+
+@dataclass(frozen=True)
+class LogEvents:
+    """The events by time (ties in file order), and how many rows were no events or of types not named."""
+
+    events: list[Event]
+    num_refused: int
+
+    def quantile_ms(self, share: float) -> int:
+        """The time that `share` of the events come before."""
+        place = min(len(self.events) - 1, max(0, int(share * len(self.events))))
+        return self.events[place].ts
+
+
+def read_events(
+    path: Path,
+    settings: Settings,
+    *,
+    fields: Mapping[str, str] | None = None,
+    ts_unit: Literal["ms", "s", "us"] | None = None,
+    limit: int | None = None,
+) -> LogEvents:
+    """Read a log.
+
+    Raises:
+        LogFormatError: The file is no event log, or holds no event of the types the settings name.
+    """
+    events: list[Event] = []
+    num_refused = 0
+    unknown: set[str] = set()
+    for chunk in open_log(path, fields, ts_unit=ts_unit).iter_chunks(limit=limit):
+        for row in chunk:
+            event = None if isinstance(row, bytes) else _event_of(row)
+            if event is None:
+                num_refused += 1
+            elif event.type not in settings.event_types:
+                unknown.add(event.type)
+                num_refused += 1
+            else:
+                events.append(event)
+    if not events:
+        seen = f"types seen: {', '.join(sorted(unknown)[:10])}" if unknown else "no row is an event"
+        raise LogFormatError(
+            f"{path} holds no event of the types {', '.join(settings.event_types)} ({seen}).",
+            mend="name its types with weights in the settings: [event_types]",
+        )
+    events.sort(key=lambda event: event.ts)
+    return LogEvents(events, num_refused)
+
+
+def read_topic(settings: Settings) -> LogEvents:
+    """Read what is on the events topic now; records that are no valid events are counted, as the stream would.
+
+    Raises:
+        KafkaUnreachableError: The broker does not answer.
+        LogFormatError: The topic holds no valid event.
+    """
+    events, num_refused = asyncio.run(_read_topic(settings))
+    if not events:
+        raise LogFormatError(
+            f"The events topic holds no valid event ({num_refused} other records).",
+            mend="send events first, or train on a file",
+        )
+    events.sort(key=lambda event: event.ts)
+    return LogEvents(events, num_refused)
+
+
+async def _read_topic(settings: Settings) -> tuple[list[Event], int]:
+    rules = clean_rules(settings)
+    events: list[Event] = []
+    num_refused = 0
+    async with TopicReader(settings, timeout_s=READ_TOPIC_S) as reader:
+        async for record in reader.read_all(prefixed(settings.prefix, EVENTS)):
+            if any(name == TICK_HEADER for name, _ in record.headers):
+                continue
+            cleaned = clean_event(record.key, record.value, record.timestamp_ms, rules)
+            if isinstance(cleaned, Event):
+                events.append(cleaned)
+            else:
+                num_refused += 1
+    return events, num_refused
+
+
+def parse_fields(pairs: Sequence[str]) -> dict[str, str]:
+    """Read ``ours=theirs`` pairs.
+
+    Raises:
+        UsageError: A pair has no equals sign.
+    """
+    fields = {}
+    for pair in pairs:
+        ours, sign, theirs = pair.partition("=")
+        if not (ours and sign and theirs):
+            raise UsageError(f"--field {pair!r} is no OURS=THEIRS.", mend="write it like --field user_id=visitor")
+        fields[ours] = theirs
+    return fields
+
+
+def _event_of(row: Mapping[str, object]) -> Event | None:
+    try:
+        return Event(
+            user_id=str(row["user_id"]),
+            item_id=str(row["item_id"]),
+            type=str(row["type"]),
+            ts=int(row["ts"]),  # type: ignore[call-overload]
+            event_id=None if row.get("event_id") is None else str(row["event_id"]),
+        )
+    except (KeyError, ValueError, TypeError):
+        return None

@@ -1,0 +1,50 @@
+"""Logging of a process: one line a record, on stderr, set up once."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final, TextIO
+
+OWN_LOGGER: Final = "sliceflow"
+"""All loggers of ours are below it. The libraries' tell at INFO of their own internals, several lines a second,
+and at DEBUG of what is in the records."""
+
+LINE_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+
+class OneLineFormatter(logging.Formatter):
+    """Time, level, logger and message; a traceback follows on lines of its own only where one was asked for.
+
+    Args:
+        with_tracebacks: Whether the traceback of an error is written out, or only its kind and message.
+    """
+
+    def __init__(self, *, with_tracebacks: bool) -> None:
+        super().__init__(LINE_FORMAT)
+        self._with_tracebacks = with_tracebacks
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line of `record`; line ends within the message are escaped."""
+        return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
+
+    def formatException(self, ei: object) -> str:
+        """The traceback, or the last line of it."""
+        text = super().formatException(ei)  # type: ignore[arg-type]
+        return text if self._with_tracebacks else "  " + text.rstrip().rpartition("\n")[2]
+
+
+def set_up_logging(*, debug: bool = False, stream: TextIO | None = None) -> None:
+    """Send log records of this process to `stream`; a second call replaces what the first set up.
+
+    Args:
+        debug: Ours from DEBUG on, the libraries' from INFO on, with tracebacks; else ours from INFO and the
+            libraries' from WARNING on.
+        stream: Where the lines go; None: stderr.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(OneLineFormatter(with_tracebacks=debug))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO if debug else logging.WARNING)
+    logging.getLogger(OWN_LOGGER).setLevel(logging.DEBUG if debug else logging.INFO)

@@ -1,0 +1,156 @@
+"""The sequence stage: only the log decides, not runs, restarts, crashes or replays."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.records import Event
+from stream_app.stages.slicing import close_deadline
+from tests.stages.cases import EPOCH_MS, LATENESS_MS, RULE, Dead, Entry, Tick, Worker, asked, event, logs, newest
+
+CUTS = st.sets(st.integers(1, 29), max_size=8)
+
+
+@given(logs(), CUTS)
+def test_runs_do_not_matter(log: list[Entry], cuts: set[int]) -> None:
+    whole, cut = Worker().run_all(log), Worker().run_all(log, cuts)
+    assert cut.table == whole.table
+    assert cut.totals == whole.totals
+    assert newest(cut.slices) == newest(whole.slices)
+    assert asked(cut.slices) == asked(whole.slices)
+    assert cut.touches() == whole.touches()
+    assert cut.status() == whole.status()
+
+
+@given(logs(), CUTS)
+def test_restarts_do_not_matter(log: list[Entry], cuts: set[int]) -> None:
+    whole, restarted = Worker().run_all(log, range(len(log))), Worker()
+    for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(log)], strict=True):
+        for offset in range(start, min(end, len(log))):
+            restarted.run(log, range(offset, offset + 1))
+        restarted.restart()
+    assert restarted.table == whole.table
+    assert restarted.slices == whole.slices
+    assert restarted.touches() == whole.touches()
+    assert restarted.status() == whole.status()
+
+
+@given(logs(), CUTS, st.integers(0, 29), CUTS)
+def test_replaying_changes_nothing(log: list[Entry], cuts: set[int], start: int, again: set[int]) -> None:
+    worker = Worker().run_all(log, cuts)
+    table, totals, status = dict(worker.table), worker.totals, worker.status()
+    num_slices, num_touches = len(worker.slices), len(worker.touches())
+    worker.restart()
+    for offset in range(start, len(log)):
+        if offset == start or offset in again:
+            end = min([cut for cut in again if cut > offset and cut < len(log)], default=len(log))
+            worker.run(log, range(offset, end))
+    assert (worker.table, worker.totals, worker.status()) == (table, totals, status)
+    assert len(worker.slices) == num_slices
+    assert len(worker.touches()) == num_touches
+
+
+@given(logs(), st.integers(0, 29), st.integers(1, 29), st.frozensets(st.sampled_from("ab")), CUTS)
+def test_dying_while_a_run_is_kept_does_not_matter(
+    log: list[Entry], start: int, length: int, lost: frozenset[str], cuts: set[int]
+) -> None:
+    whole, crashed = Worker().run_all(log, [start]), Worker().run_all(log[:start])
+    offsets = range(start, min(start + length, len(log)))
+    if offsets:
+        crashed.run(log, offsets, lost=lost)
+        for begin, end in zip([start, *sorted(cuts)], [*sorted(cuts), len(log)], strict=True):
+            if start <= begin < min(end, len(log)):
+                crashed.run(log, range(begin, min(end, len(log))))
+            elif begin < start < min(end, len(log)):
+                crashed.run(log, range(start, min(end, len(log))))
+    if not offsets or start in cuts or not cuts or min(cuts) > start:
+        assert crashed.table == whole.table
+        assert newest(crashed.slices) == newest(whole.slices)
+        assert asked(crashed.slices).items() >= {}.items()
+        assert crashed.status() == whole.status()
+
+
+@given(logs())
+def test_a_silent_slice_is_closed_by_the_very_input_that_moves_the_watermark_past_it(log: list[Entry]) -> None:
+    worker = Worker()
+    newest_ms = -1
+    for offset, entry in enumerate(log):
+        worker.run(log, range(offset, offset + 1))
+        if not isinstance(entry, Dead):
+            newest_ms = max(newest_ms, entry.ts)
+        watermark_ms = max(-1, newest_ms - LATENESS_MS)
+        deadlines = [close_deadline(history, RULE) for history in worker.histories().values()]
+        assert all(deadline is None or deadline >= watermark_ms for deadline in deadlines)
+        assert worker.status().watermark_ms == watermark_ms
+
+
+@given(logs())
+def test_everything_is_accounted_for(log: list[Entry]) -> None:
+    status = Worker().run_all(log).status()
+    assert status.events == sum(not isinstance(entry, Tick) for entry in log)
+    assert status.dead_lettered == sum(isinstance(entry, Dead) for entry in log)
+    assert status.applied + status.dead_lettered + sum(status.dropped.values()) == status.events
+    assert status.users == len({entry.user_id for entry in log if isinstance(entry, Event)})
+
+
+@given(logs(), CUTS)
+def test_every_applied_event_touches_its_item_once_and_asks_once(log: list[Entry], cuts: set[int]) -> None:
+    worker = Worker().run_all(log, cuts)
+    touches = [record for record in worker.touches() if record.next_item is None]
+    assert len(touches) == worker.status().applied
+    assert len({record.offset for record in touches}) == len(touches)
+    newest_ms = -1
+    epochs = []
+    for entry in log:
+        newest_ms = newest_ms if isinstance(entry, Dead) else max(newest_ms, entry.ts)
+        epochs.append(newest_ms // EPOCH_MS)
+    for record in touches:
+        entry = log[record.offset]
+        assert isinstance(entry, Event)
+        assert record.item_id == entry.item_id
+        assert record.epoch == epochs[record.offset]
+        assert record.weight_milli == (3000 if entry.type == "buy" else 1000)
+    last_applied = {log[r.offset].user_id: r.offset for r in touches}  # type: ignore[union-attr]
+    assert {user: offset for user, (offset, _, _) in asked(worker.slices).items()} == last_applied
+
+
+def test_transitions_lead_from_the_newest_item_and_never_to_itself() -> None:
+    log = [event("a", "p", 1), event("a", "q", 2), event("a", "q", 3), event("b", "r", 3), event("a", "p", 2)]
+    pairs = [(r.item_id, r.next_item) for r in Worker().run_all(log).touches()]
+    assert pairs == [("p", None), ("p", "q"), ("q", None), ("q", None), ("r", None), ("p", None)]
+
+
+def test_a_late_event_in_front_brings_the_closing_forward_at_once() -> None:
+    # The slice [30, 38] would span 20 ms at 50; with 22 in front of it, at 42 already.
+    log: list[Entry] = [event("a", "p", 30), event("a", "p", 38), event("a", "q", 22), event("b", "p", 47)]
+    worker = Worker(rule=RULE.__class__(slice_events=9, gap_ms=10, span_ms=20, history_events=99))
+    worker.run_all(log, range(1, 4))
+    assert worker.histories()["a"].slices[-1].closed
+
+
+def test_a_list_is_asked_for_by_the_event_and_not_by_the_silence_after_it() -> None:
+    log: list[Entry] = [event("a", "p", 0), event("b", "p", 60)]
+    first, second = (Worker().run_all(log, cuts) for cuts in ([], [1]))
+    assert [(r.user_id, r.revision, r.fresh, r.closed) for r in first.slices] == [
+        ("a", 2, True, True),
+        ("b", 1, True, False),
+    ]
+    assert [(r.user_id, r.revision, r.fresh, r.closed) for r in second.slices] == [
+        ("a", 1, True, False),
+        ("b", 1, True, False),
+        ("a", 2, False, True),
+    ] or [(r.user_id, r.revision, r.fresh) for r in second.slices][-2:] == [("b", 1, True), ("a", 2, False)]
+    assert asked(first.slices) == asked(second.slices)
+
+
+def test_strict_lists_use_the_epoch_before_their_event() -> None:
+    log: list[Entry] = [event("a", "p", 5 * EPOCH_MS), event("b", "p", 5 * EPOCH_MS + 1)]
+    epochs = {record.user_id: record.join_epoch for record in Worker().run_all(log).slices}
+    assert epochs == {"a": 4, "b": None}
+
+
+def test_marks_of_progress_are_sent_when_time_moves_on_or_the_clock_is_let_go() -> None:
+    log: list[Entry] = [event("a", "p", 1), event("a", "q", 2), Tick(40), Tick(40, last=True), Dead("not_json")]
+    marks = [r for r in Worker().run_all(log, range(5)).activity if r.item_id is None]
+    assert [(r.offset, r.epoch, r.strict) for r in marks] == [(0, 0, False), (2, 2, True), (3, 2, False)]
