@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from encoders.checkpoint import LoadedModel, ModelSpec, load_model
+from encoders.checkpoint import LoadedModel, load_model
 from encoders.contract import (
     BoolArray,
     Float32Array,
@@ -30,6 +30,7 @@ from encoders.contract import (
     SliceBatch,
     SliceCodes,
 )
+from encoders.spec import ModelSpec
 from encoders.vocabulary import FIRST_NAME_ROW, PAD_ROW, gap_buckets
 
 # Measured on one core (AVX-512, oneMKL): 4 slices 0.3 ms; 64 slices 2.5 ms, the best throughput; 256 slower.

@@ -144,9 +144,7 @@ class BatchSampler:
         for runs_R in np.split(order_R, borders):
             yield self._batch(self.runs_R2[runs_R], generator, unknown_share)
 
-    def _batch(
-        self, runs_U2: Int64Array, generator: np.random.Generator, unknown_share: float
-    ) -> TrainBatch:
+    def _batch(self, runs_U2: Int64Array, generator: np.random.Generator, unknown_share: float) -> TrainBatch:
         num_slices_U = runs_U2[:, 1] - runs_U2[:, 0]
         runs_S = np.repeat(np.arange(len(runs_U2)), num_slices_U)
         ranks_S = np.arange(len(runs_S)) - np.repeat(np.cumsum(num_slices_U) - num_slices_U, num_slices_U)

@@ -22,7 +22,8 @@ from encoders.contract import TooLittleDataError
 from encoders.histories import TrainingHistories, initial_half_lives_ms, next_targets
 from encoders.loss import full_softmax_loss, proposal_shares, sampled_softmax_loss
 from encoders.sampling import BatchSampler, PaddedSlices, SliceReader, TrainBatch
-from encoders.transformer import ModelDims, SliceModel, decayed_means
+from encoders.spec import ModelDims
+from encoders.transformer import SliceModel, decayed_means
 from encoders.validation import ValidationPlan, plan_validation, validation_ndcg
 from encoders.vocabulary import FIRST_NAME_ROW, Vocabulary
 
@@ -348,9 +349,7 @@ def _epochs(
         elapsed_s = clock() - started_s
         run.planned_epochs = _planned_epochs(run.config, len(curve) + 1, elapsed_s)
         curve.append(
-            TrainProgress(
-                len(curve) + 1, run.planned_epochs, prediction, reconstruction, ndcg, elapsed_s
-            )
+            TrainProgress(len(curve) + 1, run.planned_epochs, prediction, reconstruction, ndcg, elapsed_s)
         )
         on_progress(curve[-1])
         if ndcg is None or not run.config.patience_epochs:

@@ -10,63 +10,18 @@ summary masks them out. That is all the masking there is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encoders.vocabulary import PAD_ROW, default_gap_edges_ms
+from encoders.spec import ModelDims
+from encoders.vocabulary import PAD_ROW
 
 # Embeddings start small, as the output layer is tied to them: logits then begin near uniform.
 EMBEDDING_STD = 0.02
 # No code of this program merges over less: below a millisecond all slices but the last would vanish.
 MIN_HALF_LIFE_MS = 1.0
-
-
-@dataclass(frozen=True)
-class ModelDims:
-    """Everything that decides a model's tensors; two models with equal dims have equal shapes.
-
-    Args:
-        num_item_rows: V, rows of the item table, padding and unknown included.
-        num_type_rows: rows of the event type table, padding and unknown included.
-        dim: D; divisible by `num_heads`.
-        num_layers: transformer blocks.
-        num_heads: attention heads of each block.
-        slice_events: L.
-        num_half_lives: H.
-        gap_edges_ms: rising edges of the time gap buckets, in milliseconds.
-    """
-
-    num_item_rows: int
-    num_type_rows: int
-    dim: int = 64
-    num_layers: int = 2
-    num_heads: int = 2
-    slice_events: int = 16
-    num_half_lives: int = 4
-    gap_edges_ms: tuple[int, ...] = default_gap_edges_ms()
-
-    def __post_init__(self) -> None:
-        numbers = {name: value for name, value in asdict(self).items() if isinstance(value, int)}
-        bad = {name: value for name, value in numbers.items() if value < 1}
-        if bad:
-            raise ValueError(f"model dims below 1: {bad}")
-        if self.dim % self.num_heads:
-            raise ValueError(f"dim {self.dim} is not divisible by num_heads {self.num_heads}")
-        if list(self.gap_edges_ms) != sorted(set(self.gap_edges_ms)):
-            raise ValueError(f"gap_edges_ms must rise strictly, got {self.gap_edges_ms}")
-
-    @property
-    def num_gap_rows(self) -> int:
-        """Rows of the gap table: "first event", then one bucket more than edges."""
-        return len(self.gap_edges_ms) + 2
-
-    @property
-    def summary_dim(self) -> int:
-        """X, what the autoencoder squeezes into D."""
-        return 2 * self.dim
 
 
 class Block(nn.Module):
@@ -127,9 +82,7 @@ class SliceModel(nn.Module):
         self.types = nn.Embedding(dims.num_type_rows, dim)
         self.gaps = nn.Embedding(dims.num_gap_rows, dim)
         self.positions = nn.Parameter(torch.empty(dims.slice_events, dim))
-        self.blocks = nn.ModuleList(
-            Block(dim, dims.num_heads, dropout) for _ in range(dims.num_layers)
-        )
+        self.blocks = nn.ModuleList(Block(dim, dims.num_heads, dropout) for _ in range(dims.num_layers))
         self.final_norm = nn.LayerNorm(dim)
         self.summary = nn.Linear(3 * dim, dims.summary_dim)
         self.coder = _two_layers(dims.summary_dim, dims.summary_dim, dim)
@@ -165,9 +118,7 @@ class SliceModel(nn.Module):
             states_SLD = block(states_SLD)
         return self.final_norm(states_SLD), raw_SLD
 
-    def pooled(
-        self, states_SLD: Tensor, raw_SLD: Tensor, lengths_S: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def pooled(self, states_SLD: Tensor, raw_SLD: Tensor, lengths_S: Tensor) -> tuple[Tensor, Tensor]:
         """What is left of each slice: (S, 3·D) pooled values and the (S, D) state at its last event."""
         num_slices, num_places, _ = states_SLD.shape
         places_L = torch.arange(num_places, device=states_SLD.device)

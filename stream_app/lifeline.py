@@ -1,7 +1,7 @@
 """Ends this process when the one that started it is gone, in whatever way it went.
 
-The parent keeps the writing end of a pipe open that is this process's standard input; nobody else has it. When
-the parent is gone, even by SIGKILL, the pipe ends. That needs nothing but POSIX, and holds from whichever
+The parent keeps the writing end of a pipe open that is this process's standard input; nobody else has it.
+When the parent is gone, even by SIGKILL, the pipe ends. That needs nothing but POSIX, and holds from whichever
 thread of the parent the process was started (Linux's parent-death signal is tied to the thread).
 """
 
@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Final
 
 ORPHAN_BOUND_S: Final = 5.0
-"""Time an orphan gets for a clean stop. Its broker is likely going too, so that it may never come to one; what
-it had not committed is read again by the next process."""
+"""Time an orphan gets for a clean stop. Its broker is likely going too, so that it may never come to one;
+what it had not committed is read again by the next process."""
 
 READ_BYTES: Final = 4096
 

@@ -7,8 +7,8 @@ import sys
 from typing import Final, TextIO
 
 OWN_LOGGER: Final = "sliceflow"
-"""All loggers of ours are below it. The libraries' tell at INFO of their own internals, several lines a second,
-and at DEBUG of what is in the records."""
+"""All loggers of ours are below it. The libraries' tell at INFO of their own internals, several lines a
+second, and at DEBUG of what is in the records."""
 
 LINE_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 

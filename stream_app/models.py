@@ -27,7 +27,6 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     slice_gap_s: float
     slice_span_s: float
     half_lives_s: list[float]
-    epoch_s: float
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,6 @@ def stream_spec(settings: Settings) -> StreamSpec:
         slice_gap_s=settings.slice_gap_s,
         slice_span_s=settings.slice_span_s,
         half_lives_s=list(settings.half_lives_s),
-        epoch_s=settings.epoch_s,
     )
 
 
@@ -104,7 +102,9 @@ def as_model_error() -> Iterator[None]:
     except EncoderError as error:
         raise ModelError(str(error)) from error
     except msgspec.MsgspecError as error:
-        raise ModelError(f"A file of the model does not hold what it should: {error}.", mend=TRAIN_HINT) from error
+        raise ModelError(
+            f"A file of the model does not hold what it should: {error}.", mend=TRAIN_HINT
+        ) from error
 
 
 def _check_fits(stream: StreamSpec, settings: Settings, folder: Path) -> None:

@@ -107,7 +107,11 @@ class OfflineStream:
         self._sequence.take_event(event, offset, strict=False)
         effects = self._sequence.end_run(offset, 0)
         self._histories.update(effects.changed)
-        return effects.activity, offset, [record for record in effects.slices if record.fresh or not record.closed]
+        return (
+            effects.activity,
+            offset,
+            [record for record in effects.slices if record.fresh or not record.closed],
+        )
 
     def _load_histories(self, users: Sequence[str]) -> dict[str, KeptHistory]:
         return {user: self._histories[user] for user in users if user in self._histories}
@@ -120,7 +124,9 @@ class OfflineStream:
         codes = encoder.encode(
             SliceBatch(arrays.item_rows_SL, arrays.type_rows_SL, arrays.gaps_ms_SL, arrays.lengths_S)
         )
-        users = merge(records, codes.codes_SD, codes.locals_SD, self._memories, self._weights, encoder.half_lives_ms)
+        users = merge(
+            records, codes.codes_SD, codes.locals_SD, self._memories, self._weights, encoder.half_lives_ms
+        )
         vectors_SD = encoder.user_vectors(
             np.stack([user.local_D for user in users]),
             np.stack([user.merged_HD for user in users]),

@@ -1,4 +1,4 @@
-"""When a worker that ended is started again: a function of the times at which things happened, nothing else."""
+"""When a worker that ended is started again: a function of the times at which things happened."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Life:
 
 @dataclass(frozen=True)
 class Standing:
-    """What is remembered of a worker's earlier lives: how many ended badly in a row, whether any was ready."""
+    """What is remembered of earlier lives: how many ended badly in a row, and whether any was ready."""
 
     num_deaths: int = 0
     was_ready: bool = False

@@ -23,6 +23,10 @@ TAIL_BYTES: Final = 64 * 1024
 """How much of a log's end is searched for the last error: far more than one traceback."""
 
 MAX_REASON_CHARS: Final = 600
+FINAL_MARKS: Final = ("Error: ", "sliceflow: ")
+"""Starts of the line that a worker ends with when it gives up."""
+
+LOGGED_MARKS: Final = (" CRITICAL ", " ERROR ")
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,14 @@ def worker_command(worker: Worker) -> list[str]:
 
 
 def settings_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` with every setting in it, so that a child reads just these settings, wherever they came from."""
+    """`environ` with every setting in it, so that a child reads just these, wherever they came from."""
     made = {name: value for name, value in environ.items() if name != ENV_PREFIX + "CONFIG"}
     for name in Settings.__struct_fields__:
         if name != "kafka":
             made[ENV_PREFIX + name.upper()] = _text(getattr(settings, name))
     for name in KafkaSettings.__struct_fields__:
         made[f"{ENV_PREFIX}KAFKA_{name.upper()}"] = _text(getattr(settings.kafka, name))
-    # The child may run in another folder's name only; the state must be the same folder for both.
+    # The state folder may itself come from the environment, and be relative; the child's is the very same.
     made[ENV_PREFIX + "STATE_DIR"] = str(settings.state_path.resolve())
     made["KAFKA_BOOTSTRAP_SERVERS"] = settings.kafka.bootstrap_servers
     return made
@@ -65,8 +69,8 @@ def _text(value: Any) -> str:
 class RoleProcess:
     """A running worker; `start` makes one.
 
-    It leads a session of its own, so that a Ctrl-C in the terminal reaches only the supervisor, which stops the
-    workers in order; and it ends when the pipe to its standard input does (see `lifeline`).
+    It leads a session of its own, so that a Ctrl-C in the terminal reaches only the supervisor, which stops
+    the workers in order; and it ends when the pipe to its standard input does (see `lifeline`).
     """
 
     def __init__(self, process: asyncio.subprocess.Process, log_file: Path, log_start: int) -> None:
@@ -140,7 +144,7 @@ def is_ready_line(line: bytes) -> bool:
 
 
 def rotate(log_file: Path, max_bytes: int) -> int:
-    """Put a log aside that has grown over `max_bytes` (as ``NAME.1``); the length of the one to go on with."""
+    """Put a log aside that has grown over `max_bytes` (as ``NAME.1``); the length of the one in use."""
     log_file.parent.mkdir(parents=True, exist_ok=True)
     try:
         size = log_file.stat().st_size
@@ -153,7 +157,7 @@ def rotate(log_file: Path, max_bytes: int) -> int:
 
 
 def last_error(log_file: Path, start: int) -> str:
-    """The last error after byte `start` of a log; where there is none, the last line; empty for an empty log."""
+    """The last error after byte `start` of a log; without one, its last line; empty for an empty log."""
     try:
         with log_file.open("rb") as log:
             end = log.seek(0, os.SEEK_END)
@@ -162,11 +166,11 @@ def last_error(log_file: Path, start: int) -> str:
     except OSError:
         return ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for marks in (("Error: ", "sliceflow: "), (" CRITICAL ", " ERROR ")):
-        for line in reversed(lines):
-            if line.startswith(marks) or (marks[0] == " CRITICAL " and any(mark in line for mark in marks)):
-                return line.removeprefix("Error: ").removeprefix("sliceflow: ")[:MAX_REASON_CHARS]
-    return lines[-1][:MAX_REASON_CHARS] if lines else ""
+    final = [line for line in lines if line.startswith(FINAL_MARKS)]
+    logged = [line for line in lines if any(mark in line for mark in LOGGED_MARKS)]
+    for line in (final or logged or lines)[-1:]:
+        return line.removeprefix("Error: ").removeprefix("sliceflow: ")[:MAX_REASON_CHARS]
+    return ""
 
 
 def _signal_name(number: int) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 
 from stream_app.broker.errors import FolderInUseError
 from stream_app.broker.lock import FolderLock, Holder, read_holder
@@ -22,9 +21,10 @@ from stream_app.roles import ROLES
 from stream_app.settings import Settings
 
 STOP_BOUND_S: Final = 15.0
-"""Time the workers of one role get for a clean stop; a second is usual. What a killed one had not committed is
-read again."""
+"""Time the workers of one role get for a clean stop; a second is usual. What a killed one had not committed
+is read again."""
 
+Result = TypeVar("Result")
 EventName = Literal["started", "ready", "died", "restarting", "stopped", "all-ready"]
 
 
@@ -53,9 +53,7 @@ def workers_of(counts: Mapping[str, int]) -> list[Worker]:
         UsageError: A role does not exist, or a count is below 1.
     """
     if unknown := sorted(set(counts) - set(ROLES)):
-        raise UsageError(
-            f"There is no role {', '.join(unknown)}.", mend=f"the roles are {', '.join(ROLES)}"
-        )
+        raise UsageError(f"There is no role {', '.join(unknown)}.", mend=f"the roles are {', '.join(ROLES)}")
     if any(count < 1 for count in counts.values()):
         raise UsageError("A role needs at least one worker.", mend="pass a count of 1 or more")
     return [Worker(role, number) for role in ROLES for number in range(counts.get(role, 1))]
@@ -121,31 +119,40 @@ class Supervisor:
         """Where the worker's log goes."""
         return self._settings.state_path / "logs" / f"{worker.label}.log"
 
-    async def wait_ready(self) -> None:
+    async def wait_ready(self, timeout_s: float) -> None:
         """Wait until all workers are ready at once.
 
         Raises:
-            RoleFailedError: A worker was given up.
+            RoleFailedError: A worker was given up, or they were not ready after `timeout_s`.
         """
-        await self.watch(self._all_ready.wait())
+        try:
+            await asyncio.wait_for(self.watch(self._wait_all_ready()), timeout_s)
+        except TimeoutError as error:
+            waiting = [worker for worker in self._workers if worker not in self._ready]
+            raise RoleFailedError(
+                f"Not ready after {timeout_s:g} s: {', '.join(worker.label for worker in waiting)}.",
+                mend=f"read {', '.join(str(self.log_file(worker)) for worker in waiting)}",
+            ) from error
 
-    async def watch(self, work: object) -> None:
-        """Await `work` (an awaitable), but no longer than until a worker is given up.
+    async def watch(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """What `work` gives; it is cancelled when a worker is given up before.
 
         Raises:
             RoleFailedError: A worker was given up.
         """
-        working: asyncio.Future[object] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+        working = asyncio.create_task(work)
         try:
             await asyncio.wait([working, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in self._tasks:
-                if task.done() and not task.cancelled():
+                if task.done():
                     task.result()
-            working.result()
+            return working.result()
         finally:
             working.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await working
+            await asyncio.gather(working, return_exceptions=True)
+
+    async def _wait_all_ready(self) -> None:
+        await self._all_ready.wait()
 
     async def _keep(self, worker: Worker) -> None:
         standing = Standing()
@@ -159,7 +166,7 @@ class Supervisor:
             standing, delay_s = after_death(standing, life, self._rule)
             if delay_s is None:
                 raise RoleFailedError(
-                    f"The role {worker.label} did not start ({standing.num_deaths} tries); it ended with {reason}",
+                    f"The role {worker.label} was started {standing.num_deaths} times and never ready: {reason}",
                     mend=f"read {self.log_file(worker)}",
                 )
             self._tell("restarting", worker, reason=f"after {delay_s:g} s")
@@ -201,7 +208,11 @@ class Supervisor:
 
     async def _stop_worker(self, worker: Worker) -> None:
         stopped = await self._processes[worker].stop(STOP_BOUND_S)
-        self._tell("stopped", worker, reason="" if stopped else f"killed: it had not stopped after {STOP_BOUND_S:g} s")
+        self._tell(
+            "stopped",
+            worker,
+            reason="" if stopped else f"killed: it had not stopped after {STOP_BOUND_S:g} s",
+        )
 
 
 def lock_folder(folder: Path) -> FolderLock:

@@ -44,7 +44,9 @@ TREND_TOTALS = msgspec.msgpack.Decoder(TrendTotals)
 PROFILE = msgspec.msgpack.Decoder(UserProfile)
 
 
-def load_values(store: PartitionStore, ids: Sequence[str], decoder: msgspec.msgpack.Decoder[T]) -> dict[str, tuple[int, T]]:
+def load_values(
+    store: PartitionStore, ids: Sequence[str], decoder: msgspec.msgpack.Decoder[T]
+) -> dict[str, tuple[int, T]]:
     """Positions and values of users or items; those without a value are left out."""
     found = store.get_many([key_of(text) for text in ids])
     return {
@@ -65,5 +67,3 @@ def load_histories(store: PartitionStore, users: Sequence[str]) -> dict[str, Kep
 def is_partition_key(key: bytes) -> bool:
     """Whether a key holds facts of the partition, not of a user or item."""
     return key == PARTITION_KEY
-
-

@@ -116,7 +116,8 @@ def _train_encoder(
     events: Sequence[Event], settings: Settings, config: TrainConfig, split_ms: int, report: Report
 ) -> TrainedModel:
     vocabulary = Vocabulary(
-        tuple(dict.fromkeys(event.item_id for event in events if event.ts < split_ms)), tuple(settings.event_types)
+        tuple(dict.fromkeys(event.item_id for event in events if event.ts < split_ms)),
+        tuple(settings.event_types),
     )
     histories = training_histories(history_slices(events, settings), vocabulary, settings)
     report(
@@ -156,7 +157,9 @@ def _starts(lengths: Iterable[int]) -> npt.NDArray[np.int64]:
 
 
 def _line(progress: TrainProgress) -> str:
-    judged = "" if progress.validation_ndcg10 is None else f", validation NDCG@10 {progress.validation_ndcg10:.4f}"
+    judged = (
+        "" if progress.validation_ndcg10 is None else f", validation NDCG@10 {progress.validation_ndcg10:.4f}"
+    )
     return (
         f"epoch {progress.epoch}/{progress.planned_epochs}: loss {progress.prediction_loss:.3f}, "
         f"reconstruction {progress.reconstruction_loss:.4f}{judged} ({progress.elapsed_s:.0f} s)"

@@ -131,7 +131,9 @@ class TrendLog:
             self._catch_up()
 
     def _catch_up(self) -> None:
-        log.warning("%d trend records wait for slow partitions; all go on with the newest epoch", self._num_kept)
+        log.warning(
+            "%d trend records wait for slow partitions; all go on with the newest epoch", self._num_kept
+        )
         for view in self._views.values():
             self._advance(view, self.complete_epoch)
         self._drop_read()
@@ -218,4 +220,6 @@ class ItemView:
             try:
                 self._available[item_id] = _ITEM.decode(value).available
             except msgspec.MsgspecError as error:
-                log.warning("an item record at offset %d of %s is refused: %s", run.offsets[0], run.topic, error)
+                log.warning(
+                    "an item record at offset %d of %s is refused: %s", run.offsets[0], run.topic, error
+                )

@@ -53,7 +53,9 @@ class RecommendConfig:
 class RecommendProcessor:
     """Handles one partition of `slice-vectors`."""
 
-    def __init__(self, config: RecommendConfig, trends: TrendLog, items: ItemView, executor: Executor) -> None:
+    def __init__(
+        self, config: RecommendConfig, trends: TrendLog, items: ItemView, executor: Executor
+    ) -> None:
         self._config = config
         self._trends = trends
         self._items = items
@@ -74,7 +76,9 @@ class RecommendProcessor:
         users = list(dict.fromkeys(record.user_id for record in records))
         kept = tables.load_values(store, users, tables.PROFILE)
         profiles = {user_id: profile for user_id, (_, profile) in kept.items()}
-        asked = self._take(records, run.offsets, {user: position for user, (position, _) in kept.items()}, profiles)
+        asked = self._take(
+            records, run.offsets, {user: position for user, (position, _) in kept.items()}, profiles
+        )
         effects = Effects()
         for join_epoch, group in _by_epoch(asked):
             view = await self._trends.view_for(run.partition, join_epoch)
@@ -105,7 +109,11 @@ class RecommendProcessor:
         return list(asked.values())
 
     async def _lists(
-        self, group: Sequence[SliceVectorRecord], profiles: dict[str, UserProfile], view: TrendView, partition: int
+        self,
+        group: Sequence[SliceVectorRecord],
+        profiles: dict[str, UserProfile],
+        view: TrendView,
+        partition: int,
     ) -> list[OutRecord]:
         vectors = [np.frombuffer(profiles[record.user_id].user_vector, dtype="<f4") for record in group]
         limits = [min(MAX_SEARCH, self._config.candidates + len(profiles[r.user_id].seen)) for r in group]
@@ -152,7 +160,9 @@ class RecommendProcessor:
         )
 
 
-def recommendation_id(config: RecommendConfig, record: SliceVectorRecord, index_version: str, epoch: int) -> str:
+def recommendation_id(
+    config: RecommendConfig, record: SliceVectorRecord, index_version: str, epoch: int
+) -> str:
     """The id of a list: a hash of everything it is a function of."""
     parts = (config.events, record.partition, record.offset, config.release, index_version, epoch)
     return blake2b("\x00".join(map(str, parts)).encode(), digest_size=12).hexdigest()

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any, TypeVar
+
+import click
+
+Result = TypeVar("Result")
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -27,7 +32,7 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 @contextmanager
 def stop_event() -> Iterator[asyncio.Event]:
-    """An event that SIGTERM and Ctrl-C set within the block; for use inside a running loop of the main thread."""
+    """An event that SIGTERM and Ctrl-C set within the block; for a running loop of the main thread."""
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
@@ -39,3 +44,21 @@ def stop_event() -> Iterator[asyncio.Event]:
         for number, handler in before.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
+
+
+async def unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Result:
+    """What `work` gives; when `stop` is set before, `work` is cancelled.
+
+    Raises:
+        click.Abort: `stop` was set first.
+    """
+    working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise click.Abort
+    finally:
+        stopped.cancel()
+        working.cancel()
+        await asyncio.gather(working, stopped, return_exceptions=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from stream_app.cli._context import echo_json, reachable_settings
-from stream_app.cli._signals import stop_event
+from stream_app.cli._signals import stop_event, unless_stopped
 from stream_app.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ class ReplayOptions:
 
 @click.command("replay")
 @click.argument("file", type=FILE)
-@click.option("--speed", default="max", show_default=True, help="`max`, or event seconds per second: 1, 60, ...")
+@click.option("--speed", default="max", show_default=True, help="`max`, or event seconds a second: 1, 60, ...")
 @click.option("--limit", type=click.IntRange(min=0), help="Stop after so many rows.")
 @click.option("--field", "fields", multiple=True, metavar="FIELD=COLUMN", help="The log's column of a field.")
-@click.option("--type-map", "types", multiple=True, metavar="TYPE=OURS", help="Send a type of the log as ours.")
+@click.option("--type-map", "types", multiple=True, metavar="TYPE=OURS", help="Send a type as one of ours.")
 @click.option("--ts-unit", type=click.Choice(["ms", "s", "us"]), help="Unit of integer times in the log.")
 @click.option("--items", type=FILE, help="A catalogue (NDJSON) to send first.")
 @click.option("--send-unknown-types", is_flag=True, help="Let types that nobody named become dead letters.")
@@ -60,9 +60,9 @@ def command(
 ) -> None:
     """Send the events of FILE with their own times, and wait until the lists are made.
 
-    FILE is Parquet, NDJSON or CSV, the last two may be gzipped. The last line on stdout is JSON: how many events
-    went in and what became of them. Exit code 1 where that does not add up, or the roles did not catch up.
-    Ctrl-C ends the log there.
+    FILE is Parquet, NDJSON or CSV, the last two may be gzipped. The last line on stdout is JSON: how many
+    events went in and what became of them. Exit code 1 where that does not add up, or the roles did not catch
+    up. Ctrl-C ends the log there.
     """
     from stream_app.replay.readers import open_log
 
@@ -91,7 +91,7 @@ def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name or not value:
-            raise UsageError(f"{option} {text} is not of the form NAME=VALUE.", mend=f"see --help for {option}")
+            raise UsageError(f"{option} {text} is not of the form NAME=VALUE.", mend=f"see --help: {option}")
         if name in found:
             raise UsageError(f"{option} names {name} twice.", mend="give it once")
         found[name] = value
@@ -134,7 +134,7 @@ async def run_replay(
 
     Raises:
         SliceflowError: As `replay_log` and `wait_caught_up`.
-        KeyboardInterrupt: `stop` was set while waiting for the roles.
+        click.Abort: `stop` was set while waiting for the roles.
     """
     from stream_app.replay import caught_up
     from stream_app.replay.producer import replay_log, send_items
@@ -159,7 +159,7 @@ async def run_replay(
         return {**facts, "seconds": round(time.monotonic() - started_s, 3)}
     stop.clear()  # a Ctrl-C that ended the log is done with; the next one ends the waiting
     waiting = caught_up.wait_caught_up(settings, on_lag=lambda lag: show(f"{lag.role}: {lag.behind:,} behind"))
-    await _unless(stop, waiting)
+    await unless_stopped(stop, waiting)
     totals = (await caught_up.read_totals(settings)).since(before)
     return {
         "events_in": sent.num_events,
@@ -171,15 +171,3 @@ async def run_replay(
         "seconds": round(time.monotonic() - started_s, 3),
         "balanced": totals.balances(sent.num_events),
     }
-
-
-async def _unless(stop: asyncio.Event, work: Any) -> None:
-    working, stopped = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
-    await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if working.done():
-        working.result()
-        return
-    working.cancel()
-    await asyncio.gather(working, return_exceptions=True)
-    raise KeyboardInterrupt

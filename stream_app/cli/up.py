@@ -15,8 +15,9 @@ from stream_app.errors import UsageError
 
 if TYPE_CHECKING:
     from stream_app.broker import EmbeddedBroker
+    from stream_app.role_process import Worker
     from stream_app.settings import Settings
-    from stream_app.supervisor import OnEvent, RoleEvent, Worker
+    from stream_app.supervisor import OnEvent, RoleEvent
 
 BROKER_POLL_S: Final = 0.5
 """How soon the end of the embedded broker is noticed."""
@@ -29,8 +30,8 @@ BROKER_POLL_S: Final = 0.5
 def command(ctx: click.Context, counts: Sequence[str], as_json: bool) -> None:
     """Run all roles on this machine until Ctrl-C, and a broker where none is named.
 
-    A role that ends is started again. With KAFKA_BOOTSTRAP_SERVERS the roles use that broker. It needs a model:
-    see `sliceflow train`.
+    A role that ends is started again. With KAFKA_BOOTSTRAP_SERVERS the roles use that broker. It needs a
+    model: see `sliceflow train`.
     """
     # Imported here, so that the command's help does not wait for Kafka's client.
     from stream_app.models import served_model
@@ -105,9 +106,7 @@ def tell_as_json(event: RoleEvent) -> None:
     echo_json(shown)
 
 
-async def _run(
-    settings: Settings, workers: Sequence[Worker], broker: EmbeddedBroker | None, on_event: OnEvent
-) -> None:
+async def _run(settings: Settings, workers: Sequence[Worker], broker: EmbeddedBroker | None, on_event: OnEvent) -> None:
     """Run the workers until a signal.
 
     Raises:

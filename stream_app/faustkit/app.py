@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faust
 from faust.types import TP
@@ -69,28 +69,22 @@ class _Binding:
 
 
 class BatchApp(faust.App):
-    """A Faust app on whole runs. Make it with `BatchApp.create`, join roles with `attach`."""
+    """A Faust app on whole runs; roles are joined to it with `attach`. Nothing is connected before it starts."""
 
-    config: AppConfig
-    outbox: Outbox
-    store_memory: StoreMemory
-    store_folder: Path
+    def __init__(self, config: AppConfig) -> None:
+        super().__init__(config.app_id, **_faust_settings(config))
+        self.config = config
+        self.outbox = Outbox(dict(config.connection), client_id=config.app_id)
+        self.store_memory = StoreMemory(config.store_memory_bytes)
+        self.store_folder = config.store_folder
+        self.ready = asyncio.Event()
+        self._bindings: dict[str, _Binding] = {}
+        self._before_open: list[Callable[[], Awaitable[None]]] = []
+        self.on_partitions_revoked.connect(self._close_partitions)  # type: ignore[arg-type]
 
-    @classmethod
-    def create(cls, config: AppConfig) -> BatchApp:
-        """A new app; nothing is connected yet."""
-        app = cls(config.app_id, **_faust_settings(config))
-        app.config = config
-        app.outbox = Outbox(dict(config.connection), client_id=config.app_id)
-        app.store_memory = StoreMemory(config.store_memory_bytes)
-        app.store_folder = config.store_folder
-        app._bindings = {}
-        app.ready = asyncio.Event()
-        app._before_open = []
-        app.on_partitions_revoked.connect(app._close_partitions)
-        return app
-
-    def attach(self, topic: str, new_processor: Callable[[int], Processor], *, table: str | None = None) -> None:
+    def attach(
+        self, topic: str, new_processor: Callable[[int], Processor], *, table: str | None = None
+    ) -> None:
         """Give the runs of `topic` to processors, one for each partition, and their changes to `table`.
 
         Args:
@@ -193,13 +187,13 @@ class BatchApp(faust.App):
 
     @property
     def _batch_consumer(self) -> BatchConsumer:
-        consumer: BatchConsumer = self.consumer
-        return consumer
+        return cast(BatchConsumer, self.consumer)
 
     def _new_table(self, name: str) -> StateTable:
-        changelog = self.topic(f"{self.config.changelog_prefix}{name}-changelog", key_type=bytes, value_type=bytes)
-        table: StateTable = self.Table(name, changelog_topic=changelog)
-        return table
+        changelog = self.topic(
+            f"{self.config.changelog_prefix}{name}-changelog", key_type=bytes, value_type=bytes
+        )
+        return cast(StateTable, self.Table(name, changelog_topic=changelog))
 
     def _new_transport(self) -> BatchTransport:
         return BatchTransport(self.conf.broker_consumer[0:1], self)

@@ -64,7 +64,9 @@ class Follower:
             end_process(f"Topic {self._topic} could not be followed: {error}", error)
 
     async def _read(self) -> None:
-        consumer = AIOKafkaConsumer(**self._connection, enable_auto_commit=False, auto_offset_reset="earliest")
+        consumer = AIOKafkaConsumer(
+            **self._connection, enable_auto_commit=False, auto_offset_reset="earliest"
+        )
         await consumer.start()
         try:
             partitions = await _assign_all(consumer, self._topic)

@@ -53,10 +53,12 @@ class BatchTableManager(TableManager):
 class ChangelogRecovery(Recovery):
     """Opens and fills the stores of assigned partitions at each rebalance, then lets the streams go on."""
 
+    app: Any  # A BatchApp; Faust's interface does not know its methods.
+
     @Service.task
     async def _restart_recovery(self) -> None:
         while not self.should_stop:
-            if await self.wait_for_stopped(self.signal_recovery_start):
+            if await self.wait_for_stopped(self.signal_recovery_start):  # type: ignore[arg-type]
                 return
             self.signal_recovery_start.clear()
             generation_id = self._generation_id
@@ -78,7 +80,11 @@ class ChangelogRecovery(Recovery):
 
 
 async def recover(
-    connection: dict[str, Any], changelog: str, stores: dict[int, PartitionStore], *, stalled_s: float = STALLED_S
+    connection: dict[str, Any],
+    changelog: str,
+    stores: dict[int, PartitionStore],
+    *,
+    stalled_s: float = STALLED_S,
 ) -> int:
     """Apply the changelog of each partition to its store, up to the end the changelog has now.
 
@@ -99,7 +105,9 @@ async def recover(
     """
     if not stores:
         return 0
-    consumer = AIOKafkaConsumer(**connection, enable_auto_commit=False, auto_offset_reset="none", max_poll_records=5000)
+    consumer = AIOKafkaConsumer(
+        **connection, enable_auto_commit=False, auto_offset_reset="none", max_poll_records=5000
+    )
     await consumer.start()
     try:
         partitions = {TopicPartition(changelog, partition): store for partition, store in stores.items()}
@@ -130,7 +138,11 @@ async def _seek_to_stored(
                 "truncated. To mend it: set its cleanup.policy to compact, and rebuild the role from its input."
             )
         consumer.seek(tp, start)
-    return {tp: end for tp, end in ends.items() if end > consumer._subscription.subscription.assignment.state_value(tp).position}
+    return {
+        tp: end
+        for tp, end in ends.items()
+        if end > consumer._subscription.subscription.assignment.state_value(tp).position
+    }
 
 
 async def _read_up_to(
@@ -154,7 +166,9 @@ async def _read_up_to(
             del waiting[tp]
         if now - last_progress > stalled_s:
             names = ", ".join(f"{tp.topic}[{tp.partition}]" for tp in waiting)
-            raise RecoveryError(f"{names} yielded nothing for {stalled_s:.0f} s. To mend it: see whether the broker is well.")
+            raise RecoveryError(
+                f"{names} yielded nothing for {stalled_s:.0f} s. To mend it: see whether the broker is well."
+            )
         if now - last_report > 2:
             log.info("recovering: %d changelog records read, %d partitions to go", num_records, len(waiting))
             last_report = now

@@ -15,7 +15,9 @@ STOP_S = 20.0
 """Longest time a clean stop may take: the run in work, its acknowledgements and the last commit."""
 
 
-async def run_app(app: BatchApp, *, on_ready: Callable[[], None], before: Callable[[], Awaitable[None]] | None = None) -> int:
+async def run_app(
+    app: BatchApp, *, on_ready: Callable[[], None], before: Callable[[], Awaitable[None]] | None = None
+) -> int:
     """Start `app`, say when it is ready, and run it until SIGTERM, SIGINT or failure.
 
     Args:

@@ -101,7 +101,8 @@ class PartitionStore:
 
     def items(self) -> Iterator[tuple[bytes, Stored]]:
         """All keys and values in key order. Read it to its end: an unfinished one keeps the database open."""
-        for key, envelope in self._db.items(from_key=_VALUE):
+        raw: Iterator[tuple[bytes, bytes]] = self._db.items(from_key=_VALUE)  # type: ignore[assignment]
+        for key, envelope in raw:
             if not key.startswith(_VALUE):
                 return
             yield key[len(_VALUE) :], unseal(envelope)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faust
 from faust.stores.base import Store
@@ -12,7 +12,7 @@ from faust.types import TP
 from stream_app.faustkit.store import PartitionStore, StoreMemory
 
 
-class PartitionedStore(Store):
+class PartitionedStore(Store[bytes, bytes]):
     """The stores of the partitions this worker owns, behind Faust's store interface.
 
     Reading and writing single keys through Faust is not offered: it could neither be batched nor acknowledged
@@ -70,7 +70,9 @@ class PartitionedStore(Store):
 
     def reset_state(self) -> None:
         """Refused: it would throw away all partitions of all tables at once."""
-        raise NotImplementedError("Remove the folder of one partition instead; it is rebuilt from its changelog.")
+        raise NotImplementedError(
+            "Remove the folder of one partition instead; it is rebuilt from its changelog."
+        )
 
     async def backup_partition(self, *_: Any, **__: Any) -> None:
         """Refused: the changelog is the backup."""
@@ -90,5 +92,4 @@ class StateTable(faust.Table[bytes, bytes]):
     @property
     def stores(self) -> PartitionedStore:
         """The stores of this table's partitions."""
-        stores: PartitionedStore = self.data
-        return stores
+        return cast(PartitionedStore, self.data)

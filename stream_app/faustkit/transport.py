@@ -19,7 +19,7 @@ MAX_RUN_BYTES = 4 * 1024 * 1024
 """Bytes of one run, so that a queue of runs stays small in memory."""
 
 
-class RunSchema(faust.Schema):
+class RunSchema(faust.Schema[Any, Any]):
     """Hands keys and runs through undecoded: a record that cannot be decoded is the agent's to judge."""
 
     def loads_key(self, app: Any, message: Any, **_: Any) -> Any:
@@ -38,6 +38,8 @@ class BatchConsumer(driver.Consumer):
     counts an input whose processing failed as acknowledged.
     """
 
+    app: Any  # A BatchApp; Faust's interface does not know its methods.
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._next_offsets: dict[TP, int] = {}
@@ -49,17 +51,21 @@ class BatchConsumer(driver.Consumer):
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         """Fetch, and give one message for each run (or each record, on topics without batch delivery)."""
         records, active = await self._wait_next_records(timeout)
-        if records is None or self.should_stop:
+        if not records or self.should_stop:
             return
         if not self.flow_active:
             await self.perform_seek()
             return
         generation_id = self.app.consumer_generation_id
         for tp, message in self._deliveries(records):
-            if not self.flow_active or self.app.consumer_generation_id != generation_id:
+            if not self._is_current(generation_id):
                 return
             if active is None or tp in active or tp in self._buffered_partitions:
                 yield tp, message
+
+    def _is_current(self, generation_id: int) -> bool:
+        """Whether delivery may go on: not suspended, and no rebalance since `generation_id`."""
+        return bool(self.flow_active) and self.app.consumer_generation_id == generation_id
 
     def _deliveries(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[TP, Any]]:
         """Messages of all partitions in turn, so that a full partition does not starve the others."""
@@ -75,7 +81,7 @@ class BatchConsumer(driver.Consumer):
 
     def _run_message(self, tp: TP, records: Any) -> Any:
         # The message stands for the whole run: it carries the last offset, which Faust takes for "read up to".
-        message = self._to_message(tp, records[-1])
+        message: Any = self._to_message(tp, records[-1])
         message.key = None
         message.value = run_of(records)
         return message
@@ -112,5 +118,3 @@ class BatchTransport(driver.Transport):
     """Faust's aiokafka transport with our consumer."""
 
     Consumer = BatchConsumer
-
-

@@ -23,8 +23,8 @@ POLL_S: Final = 0.15
 """Pause between two looks at a group: roles commit every 0.25 s."""
 
 NO_PROGRESS_S: Final = 120.0
-"""Longest time without any committed offset moving. A strict join waits up to a minute for its epoch; a role that
-was restarted is back in seconds."""
+"""Longest time without any committed offset moving. A strict join waits up to a minute for its epoch; a role
+that was restarted is back in seconds."""
 
 READ_WITHIN_S: Final = 900.0
 """Deadline for reading the lists of a replay: a million lists of 2 KB take minutes on a slow disk."""
@@ -179,7 +179,7 @@ async def users_with_list(settings: Settings, users: Collection[bytes], since: E
         bounds = await reader.bounds(topic)
         ranges = {number: (max(start, since.get(number, 0)), end) for number, (start, end) in bounds.items()}
         async for record in reader.read_range(topic, ranges):
-            if record.key in users and record.value is not None:
+            if record.key is not None and record.value is not None and record.key in users:
                 found.add(record.key)
     return len(found)
 

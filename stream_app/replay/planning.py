@@ -70,7 +70,7 @@ class ReplayPlan:
         self._epoch = -1
 
     def records_of(self, rows: Iterable[Row]) -> Iterator[PlannedRecord]:
-        """The records of the next rows, ticks included, in the order in which each partition must get them."""
+        """The records of the next rows, ticks included, in the order that each partition must get them in."""
         for row in rows:
             ts_ms = event_time_ms(row)
             if ts_ms // self._epoch_ms > self._epoch and ts_ms > 0:
@@ -79,7 +79,7 @@ class ReplayPlan:
             yield self._record(row, ts_ms)
 
     def last_ticks(self) -> Iterator[PlannedRecord]:
-        """The end of the replay: all epochs are complete, and the clock is let go. Nothing if nothing was sent."""
+        """The end of the replay: all epochs are complete, the clock is let go. None if no event was sent."""
         if self._epoch >= 0:
             yield from self._ticks((self._epoch + 1) * self._epoch_ms, last=True)
 

@@ -1,4 +1,4 @@
-"""Replaying a log to Kafka: its events in order, with their own times, and the ticks of event time between."""
+"""Replaying a log to Kafka: its events in order, with their own times, and ticks of event time between."""
 
 from __future__ import annotations
 

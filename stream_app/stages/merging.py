@@ -48,7 +48,12 @@ class UserMemory(msgspec.Struct, array_like=True):
 
 
 def take_slice(
-    memory: UserMemory, part: MergedSlice, local_D: Array, half_lives_ms: npt.NDArray[np.float64], *, keep: int
+    memory: UserMemory,
+    part: MergedSlice,
+    local_D: Array,
+    half_lives_ms: npt.NDArray[np.float64],
+    *,
+    keep: int,
 ) -> bool:
     """Take one slice revision into `memory` (changed in place), in O(H D).
 
@@ -101,9 +106,7 @@ def _replace(
     return True
 
 
-def _insert(
-    memory: UserMemory, part: MergedSlice, half_lives_ms: npt.NDArray[np.float64], keep: int
-) -> bool:
+def _insert(memory: UserMemory, part: MergedSlice, half_lives_ms: npt.NDArray[np.float64], keep: int) -> bool:
     """Merge a slice that is heard of for the first time after a newer one (it was repaired in between)."""
     all_kept = memory.num_merged == len(memory.recent)
     if not all_kept and part.seq < memory.recent[0].seq:
@@ -114,7 +117,9 @@ def _insert(
     return True
 
 
-def _add(memory: UserMemory, part: MergedSlice, half_lives_ms: npt.NDArray[np.float64], *, sign: float) -> None:
+def _add(
+    memory: UserMemory, part: MergedSlice, half_lives_ms: npt.NDArray[np.float64], *, sign: float
+) -> None:
     code_D = np.frombuffer(part.code, dtype="<f4")
     num_half_lives, dim = len(half_lives_ms), len(code_D)
     if memory.numerators:

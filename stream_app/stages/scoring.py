@@ -50,5 +50,13 @@ def default_weights(half_lives_s: Sequence[float]) -> ScorerWeights:
     names = feature_names(half_lives_s)
     weights = dict.fromkeys(names, 0.0)
     weights.update({name: 0.5 / len(half_lives_s) for name in names if name.startswith("popularity_")})
-    weights.update({"transition_short": 0.2, "transition_long": 0.2, "transition_last": 0.2, "vector": 0.5, "no_vector": -2.0})
+    weights.update(
+        {
+            "transition_short": 0.2,
+            "transition_long": 0.2,
+            "transition_last": 0.2,
+            "vector": 0.5,
+            "no_vector": -2.0,
+        }
+    )
     return ScorerWeights(weights=weights)

@@ -193,12 +193,20 @@ class SequenceStage:
         self._effects.activity.extend(self._activity(event, offset, epoch, before))
         self._set_timer(event.user_id, history)
 
-    def _activity(self, event: Event, offset: int, epoch: int, before: str | None) -> Iterable[ActivityRecord]:
-        weight_milli = self._weights_milli.get(event.type, 1000)
-        common = {"partition": self.partition, "offset": offset, "epoch": epoch, "strict": self.totals.clock.strict}
+    def _activity(
+        self, event: Event, offset: int, epoch: int, before: str | None
+    ) -> Iterable[ActivityRecord]:
+        touch = ActivityRecord(
+            partition=self.partition,
+            offset=offset,
+            epoch=epoch,
+            strict=self.totals.clock.strict,
+            item_id=event.item_id,
+            weight_milli=self._weights_milli.get(event.type, 1000),
+        )
         if before is not None and before != event.item_id:
-            yield ActivityRecord(**common, item_id=before, next_item=event.item_id, weight_milli=weight_milli)
-        yield ActivityRecord(**common, item_id=event.item_id, weight_milli=weight_milli)
+            yield msgspec.structs.replace(touch, item_id=before, next_item=event.item_id)
+        yield touch
 
     def _changed(self, user_id: str, kept: KeptHistory, offset: int) -> None:
         kept.position = offset

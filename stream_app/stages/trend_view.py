@@ -84,7 +84,8 @@ class TrendView:
             known = rows_C >= 0
             log_scores[known] = self._log_scores_NH[rows_C[known]]
             behind = np.clip(self._log_scores_NH[: len(self)].max(axis=0) - log_scores, 0.0, MAX_BEHIND)
-        return -np.log1p(behind)
+        result: Floats = -np.log1p(behind)
+        return result
 
     def log_age(self, rows_C: npt.NDArray[np.int64]) -> Floats:
         """Log of 1 + hours since the first touch, shape (C,); 0 for items never touched."""
@@ -102,7 +103,9 @@ class TrendView:
         # One pseudo-count keeps a single old transition from counting as certainty.
         short_sum = sum(row[1] for row in record.next_items) * short_kept + 1.0
         long_sum = sum(row[2] for row in record.next_items) * long_kept + 1.0
-        return [(item, s * short_kept / short_sum, l * long_kept / long_sum) for item, s, l in record.next_items]
+        return [
+            (item, s * short_kept / short_sum, l * long_kept / long_sum) for item, s, l in record.next_items
+        ]
 
     def _row_of(self, item_id: str) -> int:
         row = self._rows.get(item_id)

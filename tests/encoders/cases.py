@@ -9,8 +9,9 @@ import torch
 
 from encoders.contract import SliceBatch
 from encoders.histories import TrainingHistories
+from encoders.spec import ModelDims
 from encoders.train import TrainConfig, TrainedModel, TrainProgress
-from encoders.transformer import ModelDims, SliceModel
+from encoders.transformer import SliceModel
 from encoders.vocabulary import Vocabulary
 
 HALF_LIVES_MS = (60_000.0, 3_600_000.0, 86_400_000.0, 3e12)

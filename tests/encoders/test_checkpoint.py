@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from encoders.checkpoint import add_file, load_model, load_spec, read_file, save_model
+from encoders.checkpoint import load_model, save_model
 from encoders.contract import DamagedModelError, EncoderError, ModelVersionError
 from encoders.runtime import SliceEncoderRuntime
+from encoders.spec import add_file, load_spec, read_file
 from tests.encoders.cases import made_up_model, random_batch
 
 FILES = ("items.json", "spec.json", "weights.safetensors")
@@ -38,7 +39,9 @@ def resign(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     del spec["spec_sha256"]
     change(spec)
     canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    (folder / "spec.json").write_text(json.dumps({**spec, "spec_sha256": hashlib.sha256(canonical).hexdigest()}))
+    (folder / "spec.json").write_text(
+        json.dumps({**spec, "spec_sha256": hashlib.sha256(canonical).hexdigest()})
+    )
 
 
 def test_same_model_same_bytes(tmp_path: Path, folder: Path) -> None:
@@ -143,7 +146,9 @@ def test_a_signed_spec_must_still_fit(folder: Path, field: str, value: object, m
 
 def test_other_shapes_are_named(folder: Path) -> None:
     resign(folder, lambda spec: spec["dims"].update(num_heads=4, slice_events=9))
-    with pytest.raises(DamagedModelError, match=r"has tensors \{'positions': \(16, 64\)\}, expected .*\(9, 64\)"):
+    with pytest.raises(
+        DamagedModelError, match=r"has tensors \{'positions': \(16, 64\)\}, expected .*\(9, 64\)"
+    ):
         load_model(folder)
 
 
@@ -187,7 +192,7 @@ def test_an_interrupted_save_is_refused(folder: Path, monkeypatch: pytest.Monkey
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("encoders.checkpoint._write_spec", fail)
+        patch.setattr("encoders.checkpoint.write_spec", fail)
         with pytest.raises(OSError, match="no space"):
             save_model(made_up_model(seed=8), folder)
     with pytest.raises(DamagedModelError, match=r"spec.json: missing"):

@@ -1,0 +1,60 @@
+"""The only place where the parts meet: settings become role apps.
+
+One module for each role, imported when the role is built, so that a process holds only what its role needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import socket
+from pathlib import Path
+
+from stream_app.faustkit import AppConfig, BatchApp
+from stream_app.kafka import connection, faust_credentials
+from stream_app.lag import group_name
+from stream_app.roles import ROLES
+from stream_app.settings import Settings
+from stream_app.wiring.role_app import Report, RoleApp
+
+__all__ = ["ROLES", "RoleApp", "build_app", "store_folder"]
+
+
+def build_app(settings: Settings, role: str, *, instance: int = 0, report: Report = print) -> RoleApp:
+    """Make the app of a role.
+
+    Args:
+        settings: With a Kafka address.
+        role: One of `ROLES`.
+        instance: Number of this worker among those of its role on this machine; it names its store folder and
+            its static group membership.
+        report: Takes a line of progress for people.
+
+    Raises:
+        ModelError: The role needs a model, and its folder is missing, damaged or does not fit the settings.
+        ValueError: There is no such role.
+    """
+    if role not in ROLES:
+        raise ValueError(f"no role {role!r}; roles are {', '.join(ROLES)}")
+    module = importlib.import_module(f"stream_app.wiring.{role}")
+    app = BatchApp(_app_config(settings, role, instance))
+    role_app: RoleApp = module.build(settings, app, report)
+    return role_app
+
+
+def store_folder(settings: Settings, role: str, instance: int) -> Path:
+    """Where the stores of one worker live."""
+    namespace = settings.prefix.strip(".-_") or "default"
+    return settings.state_path / "stores" / namespace / f"{role}-{instance}"
+
+
+def _app_config(settings: Settings, role: str, instance: int) -> AppConfig:
+    return AppConfig(
+        app_id=group_name(settings, role),
+        connection=connection(settings),
+        credentials=faust_credentials(settings),
+        store_folder=store_folder(settings, role, instance),
+        instance_id=f"{socket.gethostname()}-{role}-{instance}",
+        store_memory_bytes=settings.store_memory_mb * 1024 * 1024,
+        session_timeout_s=settings.session_timeout_s,
+        changelog_prefix=settings.prefix,
+    )

@@ -1,0 +1,62 @@
+"""Wiring of the `recommend` role."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from index import build_index
+from stream_app import tables, topics
+from stream_app.agents.recommend import RecommendConfig, RecommendProcessor
+from stream_app.faustkit import BatchApp
+from stream_app.kafka import connection
+from stream_app.models import ServedModel, served_model
+from stream_app.settings import Settings
+from stream_app.settings_rules import trend_rule
+from stream_app.stages.scoring import feature_names
+from stream_app.views import ItemView, TrendLog
+from stream_app.wiring.role_app import Report, RoleApp
+
+
+def build(settings: Settings, app: BatchApp, report: Report) -> RoleApp:
+    """Join the `recommend` role to its topics and table."""
+    model = served_model(settings)
+    names = {name: topics.prefixed(settings.prefix, name) for name in (topics.ITEM_VECTORS, topics.ITEMS)}
+    items = ItemView(build_index("faiss", model.dim, model.release), settings.partitions)
+    trends = TrendLog(
+        connection(settings),
+        topics.prefixed(settings.prefix, topics.ITEM_TRENDS),
+        settings.partitions,
+        trend_rule(settings),
+    )
+    executor = ThreadPoolExecutor(1, thread_name_prefix="index")
+    config = _recommend_config(settings, model)
+
+    def new_processor(partition: int) -> RecommendProcessor:
+        trends.add_view(partition)
+        return RecommendProcessor(config, trends, items, executor)
+
+    async def before() -> None:
+        followers = items.followers(connection(settings), names[topics.ITEM_VECTORS], names[topics.ITEMS])
+        for follower in followers:
+            await follower.start()
+        for follower in followers:
+            await follower.wait_caught_up()
+        await items.wait_complete(report)
+        report(f"index of {len(items.index)} items, release {model.release}")
+
+    app.before_open(trends.restart)
+    app.attach(
+        topics.prefixed(settings.prefix, topics.SLICE_VECTORS), new_processor, table=tables.USER_VECTORS
+    )
+    return RoleApp(app, before)
+
+
+def _recommend_config(settings: Settings, model: ServedModel) -> RecommendConfig:
+    return RecommendConfig(
+        recommendations=topics.prefixed(settings.prefix, topics.RECOMMENDATIONS),
+        events=topics.prefixed(settings.prefix, topics.EVENTS),
+        release=model.release,
+        weights_F=model.scorer.vector(feature_names(settings.half_lives_s)),
+        list_items=settings.list_items,
+        candidates=settings.candidates,
+    )

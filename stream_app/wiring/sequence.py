@@ -1,0 +1,36 @@
+"""Wiring of the `sequence` role."""
+
+from __future__ import annotations
+
+from stream_app import tables, topics
+from stream_app.agents.sequence import SequenceProcessor, SequenceTopics
+from stream_app.faustkit import BatchApp
+from stream_app.settings import Settings
+from stream_app.settings_rules import clean_rules, slicing_rule, weights_milli
+from stream_app.stages.sequence import SequenceStage
+from stream_app.wiring.role_app import Report, RoleApp
+
+
+def build(settings: Settings, app: BatchApp, report: Report) -> RoleApp:
+    """Join the `sequence` role to its topics and table."""
+    rules = clean_rules(settings)
+    names = SequenceTopics(
+        slices=topics.prefixed(settings.prefix, topics.SLICES),
+        activity=topics.prefixed(settings.prefix, topics.ITEM_ACTIVITY),
+        dead_letter=topics.prefixed(settings.prefix, topics.DEAD_LETTER),
+        status=topics.prefixed(settings.prefix, topics.STATUS),
+        num_partitions=settings.partitions,
+    )
+
+    def new_processor(partition: int) -> SequenceProcessor:
+        stage = SequenceStage(
+            partition,
+            slicing_rule(settings),
+            epoch_ms=settings.epoch_ms,
+            allowed_lateness_ms=int(settings.allowed_lateness_s * 1000),
+            weights_milli=weights_milli(settings),
+        )
+        return SequenceProcessor(stage, rules, names)
+
+    app.attach(topics.prefixed(settings.prefix, topics.EVENTS), new_processor, table=tables.USER_HISTORIES)
+    return RoleApp(app)

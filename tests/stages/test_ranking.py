@@ -1,0 +1,200 @@
+"""Ranking: who may be listed, who brought whom, and scores that a person can follow."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.records import RankedItem, TrendRecord
+from stream_app.stages.popularity import TrendRule
+from stream_app.stages.ranking import (
+    RECENT_WEIGHTS,
+    SHARE_FLOOR,
+    VECTOR_FLOOR,
+    Candidates,
+    Query,
+    availability,
+    features,
+    gather,
+    rank,
+)
+from stream_app.stages.scoring import default_weights, feature_names
+from stream_app.stages.trend_view import TrendView
+
+RULE = TrendRule(epoch_ms=60_000, half_lives_ms=(900_000.0, 3_600_000.0))
+NAMES = feature_names([half_life_ms / 1000 for half_life_ms in RULE.half_lives_ms])
+WEIGHTS_F = default_weights([900.0, 3600.0]).vector(NAMES)
+ITEMS = [f"i{number}" for number in range(12)]
+VECTORS = {item_id: np.random.default_rng(n).standard_normal(8) for n, item_id in enumerate(ITEMS[:9])}
+
+
+def vectors_of(item_ids: list[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Vectors of most of the items."""
+    vectors_CD = np.array([VECTORS.get(item_id, np.zeros(8)) for item_id in item_ids], dtype=np.float32)
+    return vectors_CD, np.array([item_id in VECTORS for item_id in item_ids])
+
+
+def trend(item_id: str, count: float, *next_items: tuple[str, float, float]) -> TrendRecord:
+    """The trend of an item in few words."""
+    return TrendRecord(
+        item_id=item_id, epoch=5, first_epoch=5, counts=[count, count], next_items=list(next_items)
+    )
+
+
+def view_of(*records: TrendRecord) -> TrendView:
+    """A view at epoch 5."""
+    view = TrendView(RULE)
+    view.advance(5, records)
+    return view
+
+
+@st.composite
+def views(draw: st.DrawFn) -> TrendView:
+    """Trends of some items."""
+    followers = st.lists(st.tuples(st.sampled_from(ITEMS), st.just(1.0), st.floats(1, 5)), max_size=4)
+    touched = draw(st.lists(st.sampled_from(ITEMS), unique=True))
+    return view_of(*(trend(item, draw(st.sampled_from([1.0, 2.0, 5.5])), *draw(followers)) for item in touched))
+
+
+@st.composite
+def queries(draw: st.DrawFn) -> Query:
+    """What some user asks with."""
+    some = st.lists(st.sampled_from(ITEMS), unique=True)
+    has_vector = draw(st.booleans())
+    vector_D = np.random.default_rng(draw(st.integers(0, 99))).standard_normal(8).astype(np.float32)
+    return Query(
+        seen=frozenset(draw(some)),
+        recent=draw(some),
+        user_vector=vector_D if has_vector else None,
+        from_index=draw(some) if has_vector else (),
+    )
+
+
+def listed(query: Query, view: TrendView, available: dict[str, bool], num_each: int = 5) -> list[RankedItem]:
+    """The list of a user."""
+    found = gather(query, view, num_each, availability(available))
+    return rank(found, features(query, found, view, vectors_of), WEIGHTS_F, 10)
+
+
+@given(queries(), views(), st.dictionaries(st.sampled_from(ITEMS), st.booleans()), st.integers(1, 6))
+def test_each_item_is_new_to_the_user_available_and_names_those_who_brought_it(
+    query: Query, view: TrendView, available: dict[str, bool], num_each: int
+) -> None:
+    made = listed(query, view, available, num_each)
+    ids = [item.item_id for item in made]
+    assert len(set(ids)) == len(ids) <= 10
+    assert not set(ids) & set(query.seen)
+    assert all(available.get(item_id, True) for item_id in ids)
+    followers = {row[0] for item in query.recent[: len(RECENT_WEIGHTS)] for row in view.transitions(item)}
+    touched = set(view.item_ids)
+    origins = {"index": set(query.from_index), "transition": followers, "popular_15m": touched, "popular_1h": touched}
+    for item in made:
+        assert item.sources
+        assert len(set(item.sources)) == len(item.sources)
+        assert all(item.item_id in origins[source] for source in item.sources)
+    # No source brings more than it may.
+    found = gather(query, view, num_each, availability(available))
+    for source in origins:
+        assert sum(source in sources for sources in found.sources.values()) <= num_each
+
+
+@given(queries(), views())
+def test_lists_are_in_order_and_the_same_every_time(query: Query, view: TrendView) -> None:
+    made = listed(query, view, {})
+    assert made == sorted(made, key=lambda item: (-item.score, item.item_id))
+    assert made == listed(query, view, {})
+    assert all(math.isfinite(item.score) for item in made)
+
+
+@given(queries(), views(), st.data())
+def test_scores_depend_on_no_companion_but_the_one_with_the_best_vector(
+    query: Query, view: TrendView, data: st.DataObject
+) -> None:
+    found = gather(query, view, 12, lambda _: True)
+    kept = [item for item in found.sources if data.draw(st.booleans())]
+    if query.user_vector is not None and found.sources:
+        with_vector = [item for item in found.sources if item in VECTORS]
+        vector_D = query.user_vector.astype(np.float64)
+        best = max(with_vector, key=lambda item: VECTORS[item].astype(np.float32) @ vector_D, default=None)
+        kept = kept if best is None or best in kept else [*kept, best]
+    fewer = Candidates({item: found.sources[item] for item in kept}, found.shares)
+    scores = [
+        {item.item_id: item.score for item in rank(some, features(query, some, view, vectors_of), WEIGHTS_F, 99)}
+        for some in (found, fewer)
+    ]
+    assert scores[1] == {item: scores[0][item] for item in kept}
+
+
+def test_by_hand() -> None:
+    # The user just took p, after which q came 4 times and r twice; s is twice as popular as q.
+    view = view_of(
+        trend("p", 8.0, ("q", 4.0, 4.0), ("r", 2.0, 2.0)), trend("q", 4.0), trend("s", 8.0), trend("gone", 9.0)
+    )
+    query = Query(seen={"p"}, recent=["p"])
+    found = gather(query, view, 10, availability({"gone": False}))
+    assert found.sources == {
+        "s": ["popular_15m", "popular_1h"],
+        "q": ["popular_15m", "popular_1h", "transition"],
+        "r": ["transition"],
+    }
+    assert found.shares["q"] == pytest.approx((4 / 7, 4 / 7, 8 / 7))
+    table = dict(zip(found.sources, features(query, found, view, vectors_of), strict=True))
+    column = {name: place for place, name in enumerate(NAMES)}
+    assert table["q"][column["popularity_15m"]] == pytest.approx(-math.log1p(math.log2(9 / 4)))
+    assert table["q"][column["transition_short"]] == pytest.approx(math.log(4 / 7 + SHARE_FLOOR) - math.log(SHARE_FLOOR))
+    assert table["s"][column["transition_last"]] == 0.0
+    assert [table[item][column["never_touched"]] for item in "sqr"] == [0.0, 0.0, 1.0]
+    only_transitions = np.array([float(name == "transition_long") for name in NAMES])
+    made = rank(found, np.array(list(table.values())), only_transitions, 2)
+    assert [(item.item_id, item.score) for item in made] == [
+        ("q", round(math.log((4 / 7 + SHARE_FLOOR) / SHARE_FLOOR), 6)),
+        ("r", round(math.log((2 / 7 + SHARE_FLOOR) / SHARE_FLOOR), 6)),
+    ]
+
+
+def test_older_items_of_the_user_count_less_and_only_the_newest_is_last() -> None:
+    view = view_of(trend("p", 1.0, ("q", 1.0, 3.0)), trend("r", 1.0, ("q", 1.0, 1.0)))
+    found = gather(Query(seen=set(), recent=["p", "r"]), view, 10, lambda _: True)
+    expected = (0.5 + RECENT_WEIGHTS[1] * 0.5, 0.75 + RECENT_WEIGHTS[1] * 0.5, 0.5 + 0.75)
+    assert found.shares["q"] == pytest.approx(expected)
+
+
+def test_the_vector_feature_is_the_distance_from_the_best_dot_product() -> None:
+    vectors = {"p": [3.0, 0.0], "q": [1.0, 1.0], "r": [-90.0, 0.0]}
+    found = Candidates({item: ["index"] for item in ("p", "q", "r", "no vector")})
+
+    def some_vectors(item_ids: list[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        known = np.array([item in vectors for item in item_ids])
+        return np.array([vectors.get(item, [0.0, 0.0]) for item in item_ids], dtype=np.float32), known
+
+    query = Query(seen=(), recent=(), user_vector=np.array([1.0, 0.5], dtype=np.float32))
+    features_CF = features(query, found, view_of(), some_vectors)
+    assert features_CF[:, NAMES.index("vector")].tolist() == [0.0, -1.5, VECTOR_FLOOR, 0.0]
+    assert features_CF[:, NAMES.index("no_vector")].tolist() == [0.0, 0.0, 0.0, 1.0]
+
+
+def test_ties_go_by_item_id_even_where_rounding_made_them() -> None:
+    found = Candidates({"b": ["index"], "a": ["index"], "c": ["index"]})
+    made = rank(found, np.array([[1.0], [1.0 - 1e-9], [1.0 + 1e-9]]), np.array([1.0]), 3)
+    assert [(item.item_id, item.score) for item in made] == [("a", 1.0), ("b", 1.0), ("c", 1.0)]
+
+
+def test_without_trends_and_vector_there_is_an_empty_list() -> None:
+    query = Query(seen=(), recent=["p"])
+    found = gather(query, TrendView(RULE), 5, lambda _: True)
+    features_CF = features(query, found, TrendView(RULE), vectors_of)
+    assert features_CF.shape == (0, len(NAMES))
+    assert rank(found, features_CF, WEIGHTS_F, 5) == []
+
+
+def test_without_trends_the_index_alone_makes_the_list() -> None:
+    query = Query((), (), VECTORS["i1"].astype(np.float32), ["i1", "i2"])
+    assert [(item.item_id, item.sources) for item in listed(query, TrendView(RULE), {})] == [
+        ("i1", ["index"]),
+        ("i2", ["index"]),
+    ]

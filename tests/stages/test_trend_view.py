@@ -1,0 +1,163 @@
+"""Trends of all items in arrays: against each item's own record, however they came."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.records import TrendRecord
+from stream_app.stages.popularity import TrendRule
+from stream_app.stages.trend_view import MAX_BEHIND, TrendView
+
+RULE = TrendRule(epoch_ms=60_000, half_lives_ms=(120_000.0, 3_600_000.0))
+ITEMS = [f"item {number}" for number in range(8)]
+
+
+@st.composite
+def trends(draw: st.DrawFn) -> list[TrendRecord]:
+    """Records of several items over some epochs, in order of epoch; equal counts are frequent."""
+    made: list[TrendRecord] = []
+    first_epochs: dict[str, int] = {}
+    for epoch in range(draw(st.integers(0, 6))):
+        for item_id in draw(st.sets(st.sampled_from(ITEMS))):
+            count = draw(st.sampled_from([0.25, 1.0, 1.0, 3.0]))
+            made.append(
+                TrendRecord(
+                    item_id=item_id,
+                    epoch=epoch,
+                    first_epoch=first_epochs.setdefault(item_id, epoch),
+                    counts=[count, 2 * count],
+                    next_items=[(other, 1.0, 2.0 * count) for other in ITEMS[:3] if other != item_id],
+                )
+            )
+    return made
+
+
+def view_of(records: list[TrendRecord], epoch: int = 9) -> TrendView:
+    """A view that took in everything at once."""
+    view = TrendView(RULE)
+    view.advance(epoch, records)
+    return view
+
+
+def shown(view: TrendView) -> dict[str, object]:
+    """All that the view says, by item, with every bit of its numbers."""
+    rows_C = view.rows_of([*ITEMS, "unheard of"])
+    return {
+        "top": [[view.item_ids[row] for row in view.top(h, 5)] for h in range(2)],
+        "popularity": view.popularity(rows_C).tolist(),
+        "age": view.log_age(rows_C).tolist(),
+        "transitions": [view.transitions(item_id) for item_id in ITEMS],
+        "epoch": view.epoch,
+    }
+
+
+def decayed(records: list[TrendRecord], now: int) -> dict[str, list[float]]:
+    """Oracle: the counts of each item decayed to the end of epoch `now`."""
+    newest = {record.item_id: record for record in sorted(records, key=lambda record: record.epoch)}
+    return {
+        item_id: [
+            count * 0.5 ** ((now - record.epoch) * RULE.epoch_ms / half_life_ms)
+            for count, half_life_ms in zip(record.counts, RULE.half_lives_ms, strict=True)
+        ]
+        for item_id, record in newest.items()
+    }
+
+
+@given(trends())
+def test_popularity_is_the_distance_from_the_top_in_halvings(records: list[TrendRecord]) -> None:
+    counts = decayed(records, 9)
+    popularity_CH = view_of(records).popularity(view_of(records).rows_of(ITEMS))
+    for h in range(2):
+        best = max((count[h] for count in counts.values()), default=0.0)
+        for place, item_id in enumerate(ITEMS):
+            behind = math.log2(best / counts[item_id][h]) if item_id in counts else MAX_BEHIND
+            assert popularity_CH[place, h] == pytest.approx(-math.log(1 + behind), abs=1e-6)
+
+
+@given(trends(), st.integers(1, 9))
+def test_top_equals_sorting_the_decayed_counts(records: list[TrendRecord], num_items: int) -> None:
+    view, counts = view_of(records), decayed(records, 9)
+    for h in range(2):
+        listed = [round(math.log2(counts[view.item_ids[row]][h]), 6) for row in view.top(h, num_items)]
+        wanted = sorted((round(math.log2(count[h]), 6) for count in counts.values()), reverse=True)
+        assert listed == wanted[:num_items]
+
+
+@given(trends(), st.sets(st.integers(0, 6)))
+def test_advancing_in_steps_equals_advancing_at_once(records: list[TrendRecord], stops: set[int]) -> None:
+    view = TrendView(RULE)
+    done = -1
+    for stop in [*sorted(stops), 9]:
+        view.advance(stop, [record for record in records if done < record.epoch <= stop])
+        view.top(0, 3)  # what was asked before must not be kept for too long
+        done = stop
+    assert shown(view) == shown(view_of(records))
+
+
+@given(trends(), st.integers(0, 2**32))
+def test_the_order_of_arrival_within_an_epoch_does_not_matter(records: list[TrendRecord], seed: int) -> None:
+    chooser = random.Random(seed)
+    arrived = sorted(records, key=lambda record: (record.epoch, chooser.random()))
+    assert shown(view_of(arrived)) == shown(view_of(records))
+
+
+def popular(num_items: int) -> list[TrendRecord]:
+    """Many items with few different counts."""
+    return [
+        TrendRecord(item_id=f"i{n}", epoch=3, first_epoch=0, counts=[1.0 + n % 3, 1.0], next_items=[])
+        for n in range(num_items)
+    ]
+
+
+def test_the_cut_through_many_ties_does_not_depend_on_rows() -> None:
+    records = popular(1000)
+    view, turned = view_of(records), view_of(records[::-1])
+    for h in range(2):
+        ids = [[each.item_ids[row] for row in each.top(h, 450)] for each in (view, turned)]
+        assert ids[0] == ids[1]
+        assert len(set(ids[0])) == 450
+    assert all(int(view.item_ids[row][1:]) % 3 == 2 for row in view.top(0, 333))
+
+
+def test_asking_for_more_than_before_gives_more() -> None:
+    view = view_of(popular(700))
+    few, many = view.top(0, 2).tolist(), view.top(0, 600).tolist()
+    assert many[:2] == few
+    assert (len(few), len(many), len(view.top(0, 5000))) == (2, 600, 700)
+
+
+@given(trends())
+def test_shares_add_up_to_less_than_one_and_fade(records: list[TrendRecord]) -> None:
+    soon, late = view_of(records, 9), view_of(records, 5000)
+    for record in decayed(records, 9):
+        shares = soon.transitions(record)
+        assert sum(short for _, short, _ in shares) < 1 and sum(long for _, _, long in shares) < 1
+        for (item, short, _), (other, later, _) in zip(shares, late.transitions(record), strict=True):
+            assert item == other and later < short
+
+
+def test_shares_by_hand() -> None:
+    # Long memory has a half-life of 60 epochs; the short one is the same here, as only two are set.
+    record = TrendRecord(
+        item_id="p", epoch=0, first_epoch=0, counts=[1.0, 1.0], next_items=[("q", 4.0, 6.0), ("r", 2.0, 2.0)]
+    )
+    view = view_of([record], epoch=60)
+    assert view.transitions("p") == [("q", 2 / 4, 3 / 5), ("r", 1 / 4, 1 / 5)]
+    assert view.transitions("q") == []
+    assert view.log_age(view.rows_of(["p", "q"])).tolist() == [math.log(2), 0.0]
+
+
+def test_an_empty_view_answers_all_the_same() -> None:
+    view = TrendView(RULE)
+    rows_C = view.rows_of(["p"])
+    assert rows_C.tolist() == [-1]
+    assert view.top(0, 5).tolist() == []
+    assert (view.popularity(rows_C) < -13).all()
+    assert view.log_age(rows_C).tolist() == [0.0]
+    assert view.popularity(np.empty(0, dtype=np.int64)).shape == (0, 2)
