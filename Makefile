@@ -15,7 +15,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PACKAGES := stream_app encoders index
 BENCHES := $(sort $(patsubst tests/bench/%.py,%,$(filter-out %/__init__.py,$(wildcard tests/bench/*.py))))
 
-.PHONY: help demo test check bench clean lock lock-python lock-jars python-version
+.PHONY: help demo demo-model test check bench clean lock lock-python lock-jars python-version
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +23,10 @@ help: ## Show this list
 
 demo: $(STAMP) ## Show the whole flow at work, on a broker of its own
 	@$(BIN)/sliceflow demo
+
+demo-model: $(STAMP) ## Train the demo's model again (one thread, so that it comes out the same)
+	@$(BIN)/sliceflow --config examples/movietweetings/sliceflow.toml train examples/movietweetings/events.ndjson.gz \
+	  --out examples/movietweetings/model --half --threads 1
 
 test: $(STAMP) ## Run every test
 	@$(BIN)/python -m pytest

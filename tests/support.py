@@ -37,9 +37,7 @@ def unique_topics(prefix: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{prefix}{name}" for name in names)
 
 
-async def create_topics(
-    servers: str, topics: Mapping[str, int], configs: Mapping[str, str] | None = None
-) -> None:
+async def create_topics(servers: str, topics: Mapping[str, int], configs: Mapping[str, str] | None = None) -> None:
     """Create topics with the given partition counts, all with the same settings."""
     admin = AIOKafkaAdminClient(bootstrap_servers=servers)
     await admin.start()
@@ -62,9 +60,7 @@ async def delete_topics(servers: str, topics: Sequence[str]) -> None:
 
 async def read_all(servers: str, topic: str, num_partitions: int) -> list[Any]:
     """All records that are on a topic now, as aiokafka gives them, partition by partition."""
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=servers, enable_auto_commit=False, auto_offset_reset="earliest"
-    )
+    consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, auto_offset_reset="earliest")
     await consumer.start()
     try:
         partitions = [TopicPartition(topic, number) for number in range(num_partitions)]
@@ -95,8 +91,7 @@ async def publish(servers: str, records: Sequence[tuple[str, int, bytes | None, 
     """Send (topic, partition, key, value) in order and wait for all acknowledgements."""
     async with AIOKafkaProducer(bootstrap_servers=servers, acks="all") as producer:
         sent = [
-            await producer.send(topic, value, key=key, partition=partition)
-            for topic, partition, key, value in records
+            await producer.send(topic, value, key=key, partition=partition) for topic, partition, key, value in records
         ]
         for acknowledgement in sent:
             await acknowledgement

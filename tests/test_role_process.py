@@ -18,9 +18,7 @@ from stream_app.role_process import (
 from stream_app.settings import KafkaSettings, Settings, load_settings
 
 
-def test_a_child_reads_exactly_the_settings_of_its_parent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_child_reads_exactly_the_settings_of_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(
         kafka=KafkaSettings(bootstrap_servers="host:1", allow_plaintext_sasl=True, sasl_password="s {x"),
         prefix="a.",

@@ -67,9 +67,7 @@ def supervisor_of(folder: Path, scripts: dict[str, str], events: Events, **field
         return [sys.executable, "-S", "-c", scripts[worker.role]]
 
     settings = Settings(state_dir=str(folder))
-    return Supervisor(
-        settings, [Worker(role) for role in scripts], on_event=events, rule=QUICK, command_of=command_of
-    )
+    return Supervisor(settings, [Worker(role) for role in scripts], on_event=events, rule=QUICK, command_of=command_of)
 
 
 def is_alive(pid: int) -> bool:
@@ -108,7 +106,7 @@ def test_a_worker_that_never_starts_is_given_up_with_its_reason(tmp_path: Path) 
         async with supervisor_of(tmp_path, {"sequence": STEADY, "encode": BROKEN}, events) as supervisor:
             await supervisor.wait_ready(DEADLINE_S)
 
-    with pytest.raises(RoleFailedError, match="encode was started 3 times.*the model is damaged") as caught:
+    with pytest.raises(RoleFailedError, match=r"encode was started 3 times.*the model is damaged") as caught:
         asyncio.run(story())
     assert str(tmp_path / "logs" / "encode.log") in caught.value.mend
     assert len(events.of("started", "encode")) == 3

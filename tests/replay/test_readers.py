@@ -85,9 +85,7 @@ def test_every_format_gives_the_same_events(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["log.ndjson", "log.csv", "log.parquet"])
-@pytest.mark.parametrize(
-    ("limit", "chunk"), [(None, 1), (None, 7), (None, 50), (49, 8), (0, 8), (16, 16), (999, 20)]
-)
+@pytest.mark.parametrize(("limit", "chunk"), [(None, 1), (None, 7), (None, 50), (49, 8), (0, 8), (16, 16), (999, 20)])
 def test_chunks_and_limit(tmp_path: Path, name: str, limit: int | None, chunk: int) -> None:
     chunks = list(open_log(WRITERS[name](tmp_path / name, EVENTS)).iter_chunks(limit, chunk))
     assert [row for part in chunks for row in part] == EVENTS[:limit]
@@ -188,9 +186,7 @@ def test_csv_rows_that_are_no_event_come_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_csv_delimiters(tmp_path: Path, delimiter: str) -> None:
     path = tmp_path / "log.csv"
-    path.write_text(
-        delimiter.join(["user", "item", "type", "ts"]) + "\n" + delimiter.join(["u", "1,5", "x", "9"])
-    )
+    path.write_text(delimiter.join(["user", "item", "type", "ts"]) + "\n" + delimiter.join(["u", "1,5", "x", "9"]))
     text = "'1,5'" if delimiter == "," else "1,5"
     if delimiter == ",":
         path.write_text("user,item,type,ts\nu,\"'1,5'\",x,9")
@@ -276,12 +272,7 @@ def test_written_times_agree_with_integer_ones(moment: datetime) -> None:
     aware = moment.replace(tzinfo=UTC)
     us = (aware - datetime(1970, 1, 1, tzinfo=UTC)).days * 86_400_000_000
     us += ((moment.hour * 60 + moment.minute) * 60 + moment.second) * 1_000_000 + moment.microsecond
-    assert (
-        ts_ms_of(moment.isoformat(), "s")
-        == ts_ms_of(aware.isoformat(), "ms")
-        == ts_ms_of(us, "us")
-        == us // 1000
-    )
+    assert ts_ms_of(moment.isoformat(), "s") == ts_ms_of(aware.isoformat(), "ms") == ts_ms_of(us, "us") == us // 1000
 
 
 def test_describe(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import msgspec
 from hypothesis import strategies as st
@@ -70,7 +71,7 @@ def logs(max_size: int = 30) -> st.SearchStrategy[list[Entry]]:
 def pieces(length: int, cuts: Iterable[int]) -> Iterator[range]:
     """The offsets of a log of `length` entries, cut before each of `cuts`."""
     bounds = [0, *sorted({cut for cut in cuts if 0 < cut < length}), length]
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         if start < end:
             yield range(start, end)
 
@@ -167,6 +168,4 @@ def newest(slices: Iterable[SliceRecord]) -> Mapping[tuple[str, int], SliceRecor
 
 def asked(slices: Iterable[SliceRecord]) -> dict[str, tuple[int, int, int | None]]:
     """What the last list of each user answers: offset, slice and epoch."""
-    return {
-        record.user_id: (record.offset, record.seq, record.join_epoch) for record in slices if record.fresh
-    }
+    return {record.user_id: (record.offset, record.seq, record.join_epoch) for record in slices if record.fresh}

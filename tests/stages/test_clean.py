@@ -214,17 +214,13 @@ def test_what_is_shown_is_short_and_printable(seen: object) -> None:
 # ---------------------------------------------------------------- any bytes
 
 JSON = st.recursive(
-    st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.sampled_from(["\ud800", "\0"])
-    ),
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.sampled_from(["\ud800", "\0"])),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(), inner, max_size=4)),
     max_leaves=12,
 )
 FIELD_VALUES = st.one_of(
     JSON,
-    st.sampled_from(
-        ["ann", "book", "click", "", "x" * 257, "2024-05-31T12:00:00Z", NOW_MS, 1.5, 0, -1, 2**70]
-    ),
+    st.sampled_from(["ann", "book", "click", "", "x" * 257, "2024-05-31T12:00:00Z", NOW_MS, 1.5, 0, -1, 2**70]),
 )
 FIELDS = st.sampled_from([*Event.__struct_fields__, "page", "visitor"])
 
@@ -236,9 +232,7 @@ def almost_events(draw: st.DrawFn) -> bytes:
     pairs += draw(st.lists(st.tuples(FIELDS, FIELD_VALUES), max_size=3))
     colon = draw(st.sampled_from([":", ": ", " :", "\n:\t"]))
     ascii_only = draw(st.booleans())
-    written = (
-        f"{json.dumps(name)}{colon}{json.dumps(value, ensure_ascii=ascii_only)}" for name, value in pairs
-    )
+    written = (f"{json.dumps(name)}{colon}{json.dumps(value, ensure_ascii=ascii_only)}" for name, value in pairs)
     data = bytearray(("{" + ",".join(written) + "}").encode("utf-8", "surrogatepass"))
     if not draw(st.integers(0, 3)):
         data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -42,9 +44,7 @@ def codes_of(records: list[SliceRecord]) -> npt.NDArray[np.float32]:
 
 def test_the_newest_revision_keeps_asking_for_the_list_an_older_one_asked_for() -> None:
     # The event of revision 1 asks; revision 2 only closes the slice, and comes in the same run.
-    kept = newest_revisions(
-        [record(0, 1, 5, fresh=True, join_epoch=7), record(0, 2, 5, closed=True), record(1, 1, 4)]
-    )
+    kept = newest_revisions([record(0, 1, 5, fresh=True, join_epoch=7), record(0, 2, 5, closed=True), record(1, 1, 4)])
     assert [(r.seq, r.revision, r.closed, r.fresh, r.join_epoch) for r in kept] == [
         (1, 1, False, False, None),
         (0, 2, True, True, 7),
@@ -67,11 +67,7 @@ def test_users_do_not_hide_each_other() -> None:
 def test_coalescing_loses_neither_slices_nor_lists(log: list[Entry], cuts: set[int], more: set[int]) -> None:
     slices = Worker().run_all(log, cuts).slices
     bounds = [0, *sorted(cut for cut in more if cut < len(slices)), len(slices)]
-    kept = [
-        part
-        for start, end in zip(bounds, bounds[1:], strict=False)
-        for part in newest_revisions(slices[start:end])
-    ]
+    kept = [part for start, end in pairwise(bounds) for part in newest_revisions(slices[start:end])]
     assert newest(kept) == newest(slices)
     assert asked(kept) == asked(slices)
 
@@ -79,7 +75,7 @@ def test_coalescing_loses_neither_slices_nor_lists(log: list[Entry], cuts: set[i
 def memories_after(slices: list[SliceRecord], bounds: list[int]) -> dict[str, UserMemory]:
     """The memories after the slices, read in runs."""
     memories: dict[str, UserMemory] = {}
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         run = newest_revisions(slices[start:end])
         codes_SD = codes_of(run)
         merge(run, codes_SD, -codes_SD, memories, WEIGHTS, HALF_LIVES_MS)
@@ -100,9 +96,7 @@ def test_the_merged_vectors_do_not_depend_on_runs(log: list[Entry], cuts: set[in
         assert other.newest.seq == memory.newest.seq
         assert other.newest.code == memory.newest.code
         assert other.num_merged == memory.num_merged
-        np.testing.assert_allclose(
-            merged_vectors(other, 2, DIM), merged_vectors(memory, 2, DIM), rtol=1e-3, atol=1e-3
-        )
+        np.testing.assert_allclose(merged_vectors(other, 2, DIM), merged_vectors(memory, 2, DIM), rtol=1e-3, atol=1e-3)
 
 
 def test_merging_gives_the_state_after_each_slice_and_leaves_repeats_out() -> None:

@@ -28,9 +28,7 @@ TOUCHES = st.lists(
 
 def touch(next_item: str | None, weight_milli: int) -> ActivityRecord:
     """A touch of item p, or a transition from it."""
-    return ActivityRecord(
-        partition=0, offset=0, epoch=0, item_id="p", next_item=next_item, weight_milli=weight_milli
-    )
+    return ActivityRecord(partition=0, offset=0, epoch=0, item_id="p", next_item=next_item, weight_milli=weight_milli)
 
 
 def folded(touches: list[tuple[int, str | None, int]], rule: TrendRule = RULE) -> ItemStatistics:

@@ -41,9 +41,7 @@ def vectors_of(item_ids: list[str]) -> tuple[npt.NDArray[np.float32], npt.NDArra
 
 def trend(item_id: str, count: float, *next_items: tuple[str, float, float]) -> TrendRecord:
     """The trend of an item in few words."""
-    return TrendRecord(
-        item_id=item_id, epoch=5, first_epoch=5, counts=[count, count], next_items=list(next_items)
-    )
+    return TrendRecord(item_id=item_id, epoch=5, first_epoch=5, counts=[count, count], next_items=list(next_items))
 
 
 def view_of(*records: TrendRecord) -> TrendView:
@@ -146,7 +144,9 @@ def test_by_hand() -> None:
     table = dict(zip(found.sources, features(query, found, view, vectors_of), strict=True))
     column = {name: place for place, name in enumerate(NAMES)}
     assert table["q"][column["popularity_15m"]] == pytest.approx(-math.log1p(math.log2(9 / 4)))
-    assert table["q"][column["transition_short"]] == pytest.approx(math.log(4 / 7 + SHARE_FLOOR) - math.log(SHARE_FLOOR))
+    assert table["q"][column["transition_short"]] == pytest.approx(
+        math.log(4 / 7 + SHARE_FLOOR) - math.log(SHARE_FLOOR)
+    )
     assert table["s"][column["transition_last"]] == 0.0
     assert [table[item][column["never_touched"]] for item in "sqr"] == [0.0, 0.0, 1.0]
     only_transitions = np.array([float(name == "transition_long") for name in NAMES])
@@ -193,8 +193,8 @@ def test_without_trends_and_vector_there_is_an_empty_list() -> None:
 
 
 def test_without_trends_the_index_alone_makes_the_list() -> None:
-    query = Query((), (), VECTORS["i1"].astype(np.float32), ["i1", "i2"])
-    assert [(item.item_id, item.sources) for item in listed(query, TrendView(RULE), {})] == [
-        ("i1", ["index"]),
-        ("i2", ["index"]),
-    ]
+    vector_D = np.array(VECTORS["i1"], dtype=np.float32)
+    made = listed(Query((), (), vector_D, ["i1", "i2"]), TrendView(RULE), {})
+    dots = {item_id: float(VECTORS[item_id] @ vector_D) for item_id in ("i1", "i2")}
+    assert [item.item_id for item in made] == sorted(dots, key=lambda item_id: -dots[item_id])
+    assert all(item.sources == ["index"] for item in made)

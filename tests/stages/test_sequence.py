@@ -128,9 +128,7 @@ def test_every_applied_event_touches_its_item_once_and_asks_once(log: list[Entry
 
 def test_transitions_lead_from_the_newest_item_and_never_to_itself() -> None:
     worker = Worker(rule=replace(RULE, slice_events=9))
-    worker.run_all(
-        [event("a", "p", 1), event("a", "q", 2), event("a", "q", 3), event("b", "r", 3), event("a", "p", 2)]
-    )
+    worker.run_all([event("a", "p", 1), event("a", "q", 2), event("a", "q", 3), event("b", "r", 3), event("a", "p", 2)])
     pairs = [(record.item_id, record.next_item) for record in worker.touches()]
     assert pairs == [("p", None), ("p", "q"), ("q", None), ("q", None), ("r", None), ("p", None)]
 

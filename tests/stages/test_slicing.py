@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -67,7 +68,7 @@ def cut_in_one_pass(all_ts: list[int], rule: SlicingRule) -> list[list[int]]:
 
 def obeys_rules(all_ts: list[int], rule: SlicingRule) -> bool:
     """Oracle: whether these sorted times may stand in one slice, its size aside."""
-    gaps = [later - sooner for sooner, later in zip(all_ts, all_ts[1:], strict=False)]
+    gaps = [later - sooner for sooner, later in pairwise(all_ts)]
     return all(gap <= rule.gap_ms for gap in gaps) and all_ts[-1] - all_ts[0] <= rule.span_ms
 
 
@@ -114,7 +115,7 @@ def test_slices_obey_the_rules_whatever_the_order(log: list[Event], rule: Slicin
         assert all(part.closed for part in parts[:-1])
         assert all(part.closed for part in parts if len(part.events) == rule.slice_events)
         assert [part.seq for part in parts] == list(range(history.next_seq - len(parts), history.next_seq))
-        assert all(b.previous_ts == a.last_ts for a, b in zip(parts, parts[1:], strict=False))
+        assert all(b.previous_ts == a.last_ts for a, b in pairwise(parts))
         assert len(parts) == 1 or len(flat) <= rule.history_events
 
 

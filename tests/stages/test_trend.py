@@ -38,9 +38,7 @@ def test_arrival_and_runs_do_not_matter_to_the_last_bit(
 
 
 @given(SOURCES, SEEDS, CUTS)
-def test_published_counts_equal_a_direct_sum(
-    sources: tuple[Source, Source], seed: int, cuts: set[int]
-) -> None:
+def test_published_counts_equal_a_direct_sum(sources: tuple[Source, Source], seed: int, cuts: set[int]) -> None:
     worker = TrendWorker().run_all(interleaved(sources, seed), cuts)
     complete = min(part[-1].epoch for part in sources) - 1
     counted: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
@@ -97,9 +95,7 @@ def test_dying_while_a_run_is_kept_does_not_matter(
 
 
 @given(SOURCES, SEEDS, CUTS)
-def test_replaying_read_records_changes_nothing(
-    sources: tuple[Source, Source], seed: int, cuts: set[int]
-) -> None:
+def test_replaying_read_records_changes_nothing(sources: tuple[Source, Source], seed: int, cuts: set[int]) -> None:
     log = interleaved(sources, seed)
     worker = TrendWorker().run_all(log, cuts)
     statistics, published = worker.statistics(), list(worker.published)
