@@ -79,10 +79,15 @@ class RecommendProcessor:
         asked = self._take(
             records, run.offsets, {user: position for user, (position, _) in kept.items()}, profiles
         )
+        queries = await self._queries([record.user_id for record in asked], profiles)
         effects = Effects()
         for join_epoch, group in _by_epoch(asked):
             view = await self._trends.view_for(run.partition, join_epoch)
-            effects.outputs += await self._lists(group, profiles, view, run.partition)
+            for record in group:
+                key = tables.key_of(record.user_id)
+                made = self._list(record, queries[record.user_id], view)
+                effects.outputs.append(OutRecord(self._config.recommendations, run.partition, key, encode(made)))
+                await asyncio.sleep(0)
         for user_id in users:
             if user_id in profiles:
                 key = tables.key_of(user_id)
@@ -108,42 +113,28 @@ class RecommendProcessor:
                 asked[record.user_id] = record
         return list(asked.values())
 
-    async def _lists(
-        self,
-        group: Sequence[SliceVectorRecord],
-        profiles: dict[str, UserProfile],
-        view: TrendView,
-        partition: int,
-    ) -> list[OutRecord]:
-        vectors = [np.frombuffer(profiles[record.user_id].user_vector, dtype="<f4") for record in group]
-        limits = [min(MAX_SEARCH, self._config.candidates + len(profiles[r.user_id].seen)) for r in group]
+    async def _queries(self, users: Sequence[str], profiles: dict[str, UserProfile]) -> dict[str, Query]:
+        """What each user's list is made for; the index is asked for all of them at once."""
+        if not users:
+            return {}
+        vectors = [np.frombuffer(profiles[user_id].user_vector, dtype="<f4") for user_id in users]
+        limits = [min(MAX_SEARCH, self._config.candidates + len(profiles[user_id].seen)) for user_id in users]
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._executor, self._search, np.stack(vectors), max(limits))
-        outputs = []
-        for place, record in enumerate(group):
-            # Cut to the user's own limit: what a user gets must not depend on who else is in the batch.
-            from_index = found[place][: limits[place]]
-            made = self._list(record, profiles[record.user_id], vectors[place], from_index, view)
-            key = tables.key_of(record.user_id)
-            outputs.append(OutRecord(self._config.recommendations, partition, key, encode(made)))
-            await asyncio.sleep(0)
-        return outputs
+        # Cut to the user's own limit: what a user gets must not depend on who else is in the batch.
+        return {
+            user_id: Query(frozenset(profile.seen), recent_items(profile), vector_D, ids[:limit])
+            for user_id, vector_D, ids, limit in zip(users, vectors, found, limits, strict=True)
+            for profile in [profiles[user_id]]
+        }
 
     def _search(self, vectors_QD: npt.NDArray[np.float32], num_items: int) -> list[list[str]]:
         if not len(self._items.index):
             return [[] for _ in vectors_QD]
         return self._items.index.search(vectors_QD, num_items).ids
 
-    def _list(
-        self,
-        record: SliceVectorRecord,
-        profile: UserProfile,
-        user_vector_D: npt.NDArray[np.float32],
-        from_index: Sequence[str],
-        view: TrendView,
-    ) -> Recommendation:
+    def _list(self, record: SliceVectorRecord, query: Query, view: TrendView) -> Recommendation:
         config = self._config
-        query = Query(frozenset(profile.seen), recent_items(profile), user_vector_D, from_index)
         found = gather(query, view, config.candidates, self._items.is_available)
         features_CF = features(query, found, view, self._items.index.vectors_of)
         return Recommendation(

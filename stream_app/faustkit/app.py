@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import faust
+from faust.serializers import codecs
 from faust.types import TP
 from yarl import URL
 
@@ -72,6 +73,7 @@ class BatchApp(faust.App):
     """A Faust app on whole runs; roles are joined to it with `attach`. Nothing is connected before it starts."""
 
     def __init__(self, config: AppConfig) -> None:
+        _forget_pickle()
         super().__init__(config.app_id, **_faust_settings(config))
         self.config = config
         self.outbox = Outbox(dict(config.connection), client_id=config.app_id)
@@ -210,6 +212,12 @@ class BatchApp(faust.App):
         await self.outbox.stop()
 
 
+def _forget_pickle() -> None:
+    """Take the codecs that unpickle what they read out of Faust's registry."""
+    for name in [name for name in codecs.codecs if "pickle" in name]:
+        del codecs.codecs[name]
+
+
 def _faust_settings(config: AppConfig) -> dict[str, Any]:
     servers = config.connection["bootstrap_servers"]
     session_s = config.session_timeout_s
@@ -234,6 +242,8 @@ def _faust_settings(config: AppConfig) -> dict[str, Any]:
         "stream_buffer_maxsize": QUEUED_RUNS,
         "stream_wait_empty": True,
         "stream_recovery_delay": 0.0,
+        # Said, so that no environment variable of Faust's says otherwise.
+        "processing_guarantee": "at_least_once",
         "table_standby_replicas": 0,
         "web_enabled": False,
         "autodiscover": False,

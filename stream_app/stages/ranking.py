@@ -5,7 +5,7 @@ Shapes: C candidates, F features, H half-lives, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,12 +51,6 @@ class Candidates:
     sources: dict[str, list[str]] = field(default_factory=dict)
     shares: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
-    def add(self, item_id: str, source: str) -> None:
-        """Note that `source` brought the item."""
-        known = self.sources.setdefault(item_id, [])
-        if source not in known:
-            known.append(source)
-
 
 VectorsOf = Callable[[list[str]], tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
 """Gives the vectors (C, D) of items and whether each has one (C,)."""
@@ -69,7 +63,7 @@ def gather(query: Query, trends: TrendView, num_each: int, available: Callable[[
     for index, half_life_ms in enumerate(trends.rule.half_lives_ms):
         rows = trends.top(index, num_each + len(query.seen) + num_each)
         name = f"popular_{half_life_name(half_life_ms / 1000)}"
-        _add_some(found, name, [trends.item_ids[row] for row in rows], query, num_each, available)
+        _add_some(found, name, map(trends.item_ids.__getitem__, rows.tolist()), query, num_each, available)
     found.shares = _transition_shares(query.recent, trends)
     by_share = sorted(found.shares, key=lambda item: (-sum(found.shares[item][:2]), item))
     _add_some(found, "transition", by_share, query, num_each, available)
@@ -116,18 +110,25 @@ def availability(catalogue: Mapping[str, bool]) -> Callable[[str], bool]:
 def _add_some(
     found: Candidates,
     source: str,
-    item_ids: Sequence[str],
+    item_ids: Iterable[str],
     query: Query,
     num_items: int,
     available: Callable[[str], bool],
 ) -> None:
-    added = 0
+    """Add the first `num_items` unseen, available items; `item_ids` names each item once."""
+    sources, seen = found.sources, query.seen
+    left = num_items
     for item_id in item_ids:
-        if added == num_items:
+        if item_id in seen or not available(item_id):
+            continue
+        known = sources.get(item_id)
+        if known is None:
+            sources[item_id] = [source]
+        else:
+            known.append(source)
+        left -= 1
+        if not left:
             return
-        if item_id not in query.seen and available(item_id):
-            found.add(item_id, source)
-            added += 1
 
 
 def _transition_shares(recent: Sequence[str], trends: TrendView) -> dict[str, tuple[float, float, float]]:

@@ -74,7 +74,8 @@ def arrivals(draw: st.DrawFn) -> tuple[list[Revised], list[Revised]]:
     arrived: list[Revised] = []
     known: list[Revised] = []
     for _ in range(draw(st.integers(0, 14))):
-        if known and draw(st.booleans()):
+        repairs = draw(st.booleans())
+        if known and repairs:
             place = draw(st.integers(max(0, len(known) - 1 - KEEP), len(known) - 1))
             old = known[place]
             end_ts = old.end_ts + draw(st.integers(0, 30))
