@@ -17,13 +17,11 @@ from stream_app.errors import CaughtUpError, ModelError, UsageError
 from stream_app.kafka import as_unreachable, connection, partition_of
 from stream_app.records import Event, RankedItem, Recommendation, encode
 from stream_app.replay.readers import open_log, read_items
-from stream_app.settings import Settings
+from stream_app.settings import Settings, load_settings
 from stream_app.topics import EVENTS, RECOMMENDATIONS, prefixed
 
-EVENT_TYPES: Final[Mapping[str, float]] = {"rating": 1.0, "click": 1.0, "browse": 0.5, "purchase": 3.0}
-"""The sample's own type, and those that people try."""
-
-EVENTS_FILE, ITEMS_FILE, MODEL_FOLDER = "events.ndjson.gz", "items.ndjson.gz", "model"
+EVENTS_FILE, ITEMS_FILE, CONFIG_FILE = "events.ndjson.gz", "items.ndjson.gz", "sliceflow.toml"
+MODEL_FOLDER = "model"
 
 MOST_EVENTS: Final = 40
 """Of the users with at most so many events the demo takes the one with most: enough history to learn from, and
@@ -41,10 +39,11 @@ POLL_MS: Final = 200
 
 @dataclass(frozen=True)
 class ExampleData:
-    """The files of an example."""
+    """The files of an example; `config` holds the settings that its model was trained with."""
 
     events: Path
     items: Path
+    config: Path
     model: Path
 
 
@@ -82,15 +81,14 @@ def find_example(places: Iterable[Path]) -> ExampleData:
 
     Raises:
         UsageError: None has them.
-        ModelError: The trained model is not there.
     """
     tried = list(places)
     for folder in tried:
-        found = ExampleData(folder / EVENTS_FILE, folder / ITEMS_FILE, folder / MODEL_FOLDER)
-        if found.events.is_file() and found.items.is_file():
-            return found
+        files = [folder / name for name in (EVENTS_FILE, ITEMS_FILE, CONFIG_FILE)]
+        if all(file.is_file() for file in files):
+            return ExampleData(*files, model=folder / MODEL_FOLDER)
     raise UsageError(
-        f"The demo's data is not there: no {EVENTS_FILE} and {ITEMS_FILE} in {', '.join(map(str, tried))}.",
+        f"The demo's data ({EVENTS_FILE}, {ITEMS_FILE}, {CONFIG_FILE}) is not in {', '.join(map(str, tried))}.",
         mend="run the demo in a checkout of the project (make demo), or pass --example FOLDER",
     )
 
@@ -101,15 +99,19 @@ def example_places() -> list[Path]:
     return [Path(__file__).resolve().parent.parent / inner, Path.cwd() / inner]
 
 
-def demo_settings(state_path: Path, model: Path) -> Settings:
-    """The settings of the demo: the defaults, whatever this machine is configured for otherwise.
+def demo_settings(state_path: Path, config: Path, model: Path) -> Settings:
+    """The settings of the demo: those of the example, whatever this machine is configured for otherwise.
 
     Raises:
         ModelError: There is no model.
+        SettingsError: The example's settings are wrong.
     """
     if not model.is_dir():
         raise ModelError(f"The demo's model is not there: {model}.", mend="train it with `make demo-model`")
-    return Settings(state_dir=str(state_path / "demo"), model=str(model), event_types=dict(EVENT_TYPES))
+    # Absolute, since people are told to name it in another terminal.
+    folder = (state_path / "demo").resolve()
+    overrides = {"state_dir": str(folder), "model": str(model.resolve())}
+    return load_settings(config, environ={}, overrides=overrides)
 
 
 def read_facts(path: Path) -> LogFacts:

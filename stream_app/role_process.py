@@ -98,6 +98,11 @@ class RoleProcess:
         """Its process id."""
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its end was not seen yet."""
+        return self._process.returncode is None
+
     async def wait_ready(self) -> bool:
         """Wait until it says that it is ready; False if it ends before."""
         assert self._process.stdout is not None

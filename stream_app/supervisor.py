@@ -171,6 +171,8 @@ class Supervisor:
                 )
             self._tell("restarting", worker, reason=f"after {delay_s:g} s")
             await asyncio.sleep(delay_s)
+            if self._stopping:
+                return
 
     async def _live(self, worker: Worker) -> tuple[Life, str]:
         """One life of a worker, from its start to its end, and why it ended."""
@@ -200,11 +202,16 @@ class Supervisor:
     async def _stop(self) -> None:
         self._stopping = True
         for role in reversed(ROLES):
-            workers = [worker for worker in self._processes if worker.role == role]
+            workers = [
+                worker for worker, process in self._processes.items() if worker.role == role and process.is_running
+            ]
             await asyncio.gather(*(self._stop_worker(worker) for worker in workers))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # One may have been just starting when the turn of its role came.
+        late = [worker for worker, process in self._processes.items() if process.is_running]
+        await asyncio.gather(*(self._stop_worker(worker) for worker in late))
 
     async def _stop_worker(self, worker: Worker) -> None:
         stopped = await self._processes[worker].stop(STOP_BOUND_S)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import math
+import time
+from bisect import bisect_right, insort
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -30,9 +33,12 @@ EPOCH_WAIT_S = 60.0
 that was broken off never completes its epoch, and its last lists must come all the same (they say which epoch
 they used)."""
 
-MAX_KEPT_RECORDS = 1_000_000
-"""Trend records kept for partitions whose lists are behind (about 500 bytes each). Beyond, every partition goes on
-with the newest complete epoch: a stated bound on memory before a strict join."""
+MAX_KEPT_BYTES = 256 * 1024 * 1024
+"""Trend records kept until every partition's lists have passed their epoch. Beyond: in a replay nothing more is read
+than is waited for; otherwise epochs are merged, and only the newest can be joined exactly."""
+
+STRICT_S = 60.0
+"""A replay is going on while the last replayed event is less than this ago."""
 
 REPORT_S = 5.0
 """How often a wait is reported."""
@@ -59,20 +65,27 @@ class TrendLog:
         self._reset()
 
     def _reset(self) -> None:
-        self._epochs: dict[int, list[TrendRecord]] = {}
+        self._epochs: dict[int, dict[bytes, bytes]] = {}
+        self._sorted_epochs: list[int] = []
         self._complete: dict[int, int] = {}
         self._views: dict[int, TrendView] = {}
-        self._num_kept = 0
+        self._kept_bytes = 0
         self._dropped_up_to = -1
         self._moved = asyncio.Event()
+        self._waited_epoch = -1
+        self._strict_s: float | None = None
+        self._enough = asyncio.Event()
 
     async def restart(self) -> None:
-        """Read the topic from its beginning, with fresh views; returns when caught up."""
+        """Read the topic from its beginning, with fresh views; returns when caught up, or as much as may be is kept."""
         await self.stop()
         self._reset()
-        self._follower = Follower(self._connection, self._topic, self._take)
+        self._follower = Follower(self._connection, self._topic, self._take, hold=self._held)
         await self._follower.start()
-        await self._follower.wait_caught_up()
+        waits = [asyncio.ensure_future(self._follower.wait_caught_up()), asyncio.ensure_future(self._enough.wait())]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
     async def stop(self) -> None:
         """Stop following."""
@@ -94,18 +107,30 @@ class TrendLog:
         """
         view = self._views.setdefault(partition, TrendView(self._rule))
         if join_epoch is not None:
+            self._strict_s = time.monotonic()
             await self._wait_for(join_epoch)
+        else:
+            await self._wait_newest()
         wanted = self.complete_epoch if join_epoch is None else min(join_epoch, self.complete_epoch)
         if wanted > view.epoch:
-            self._advance(view, wanted)
+            view.advance(wanted, self._records(view.epoch, wanted))
             self._drop_read()
         return view
 
-    def _advance(self, view: TrendView, wanted: int) -> None:
-        epochs = sorted(epoch for epoch in self._epochs if view.epoch < epoch <= wanted)
-        view.advance(wanted, (record for epoch in epochs for record in self._epochs[epoch]))
+    def _records(self, after: int, up_to: int) -> Iterator[TrendRecord]:
+        """The records of the epochs after `after` up to `up_to`, oldest first."""
+        start, end = bisect_right(self._sorted_epochs, after), bisect_right(self._sorted_epochs, up_to)
+        for epoch in self._sorted_epochs[start:end]:
+            yield from map(_TREND.decode, self._epochs[epoch].values())
+
+    async def _wait_newest(self) -> None:
+        if self._strict_s is None:
+            self._strict_s = -math.inf
+        if self._follower is not None:
+            await self._follower.wait_caught_up()
 
     async def _wait_for(self, epoch: int) -> None:
+        self._waited_epoch = max(self._waited_epoch, epoch)
         while self.complete_epoch < epoch:
             self._moved.clear()
             try:
@@ -118,30 +143,56 @@ class TrendLog:
         for key, value in zip(run.keys, run.values, strict=True):
             if value is None:
                 continue
+            epoch = _TREND_EPOCH.decode(value).epoch
             if key:
-                record = _TREND.decode(value)
-                if record.epoch > self._dropped_up_to:
-                    self._epochs.setdefault(record.epoch, []).append(record)
-                    self._num_kept += 1
+                self._keep(epoch, key, value)
             else:
-                epoch = _TREND_EPOCH.decode(value).epoch
                 self._complete[run.partition] = max(epoch, self._complete.get(run.partition, -1))
         self._moved.set()
-        if self._num_kept > MAX_KEPT_RECORDS and self._views:
-            self._catch_up()
+        if self._kept_bytes > MAX_KEPT_BYTES:
+            self._enough.set()
+            if not self._in_replay():
+                self._merge_epochs()
 
-    def _catch_up(self) -> None:
-        log.warning(
-            "%d trend records wait for slow partitions; all go on with the newest epoch", self._num_kept
-        )
-        for view in self._views.values():
-            self._advance(view, self.complete_epoch)
-        self._drop_read()
+    def _keep(self, epoch: int, key: bytes, value: bytes) -> None:
+        if epoch <= self._dropped_up_to:
+            return
+        kept = self._epochs.get(epoch)
+        if kept is None:
+            kept = self._epochs[epoch] = {}
+            insort(self._sorted_epochs, epoch)
+        self._kept_bytes += len(value) - len(kept.get(key, b""))
+        kept[key] = value
+
+    def _in_replay(self) -> bool:
+        """Whether lists join exact epochs now; also while nothing has been asked for yet."""
+        return self._strict_s is None or time.monotonic() - self._strict_s < STRICT_S
+
+    def _held(self) -> set[int]:
+        """Partitions not to be read for now: those that are further than any waiting list, while too much is kept."""
+        if self._kept_bytes <= MAX_KEPT_BYTES or not self._in_replay():
+            return set()
+        return {number for number, epoch in self._complete.items() if epoch >= self._waited_epoch}
+
+    def _merge_epochs(self) -> None:
+        """Keep of all complete epochs only the newest record of each item, as if it were of the newest epoch."""
+        complete = self.complete_epoch
+        end = bisect_right(self._sorted_epochs, complete)
+        if end < 2:
+            return
+        merged: dict[bytes, bytes] = {}
+        for epoch in self._sorted_epochs[:end]:
+            merged.update(self._epochs.pop(epoch))
+        self._sorted_epochs[:end] = [complete]
+        self._epochs[complete] = merged
+        self._kept_bytes = sum(len(value) for kept in self._epochs.values() for value in kept.values())
 
     def _drop_read(self) -> None:
         oldest = min(view.epoch for view in self._views.values())
-        for epoch in [epoch for epoch in self._epochs if epoch <= oldest]:
-            self._num_kept -= len(self._epochs.pop(epoch))
+        end = bisect_right(self._sorted_epochs, oldest)
+        for epoch in self._sorted_epochs[:end]:
+            self._kept_bytes -= sum(map(len, self._epochs.pop(epoch).values()))
+        del self._sorted_epochs[:end]
         self._dropped_up_to = max(self._dropped_up_to, oldest)
 
     def add_view(self, partition: int) -> None:

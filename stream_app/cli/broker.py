@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -15,8 +15,9 @@ import msgspec
 
 from stream_app.broker import EmbeddedBroker
 from stream_app.broker.errors import BrokerError
+from stream_app.cli._context import address_file, plain_settings
 from stream_app.errors import SliceflowError, UsageError
-from stream_app.settings import load_settings
+from stream_app.local_broker import announced
 
 POLL_S: Final = 0.5
 """How soon the end of Kafka itself is noticed."""
@@ -30,9 +31,7 @@ POLL_S: Final = 0.5
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="Port for clients. [default: a free one]")
 @click.option("--ephemeral", is_flag=True, help="Keep nothing: the data goes when the broker stops.")
-@click.option(
-    "--heap-mb", type=click.IntRange(128), default=512, show_default=True, help="Largest Java heap, in MiB."
-)
+@click.option("--heap-mb", type=click.IntRange(128), default=512, show_default=True, help="Largest Java heap, in MiB.")
 @click.option("--json", "as_json", is_flag=True, help="Print the address as one line of JSON.")
 @click.pass_context
 def command(
@@ -50,10 +49,12 @@ def command(
     try:
         if ephemeral and data_dir is not None:
             raise UsageError("--ephemeral keeps no data and --data-dir says where.", mend="give only one.")
-        folder = None if ephemeral else (data_dir or load_settings().state_path / "broker")
+        where = address_file(plain_settings(context))
+        folder = None if ephemeral else (data_dir or where.parent)
         broker = EmbeddedBroker(folder, port=port, heap_mb=heap_mb, on_progress=_say)
         with _told_to_stop():
-            _run(broker, as_json=as_json)
+            # Only the broker on the state folder is the one that the other commands look for.
+            _run(broker, announce_in=where if folder == where.parent else None, as_json=as_json)
     except SliceflowError as error:
         click.echo(f"error: {error}", err=True)
         context.exit(error.exit_code)
@@ -63,13 +64,13 @@ def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _run(broker: EmbeddedBroker, *, as_json: bool) -> None:
+def _run(broker: EmbeddedBroker, *, announce_in: Path | None, as_json: bool) -> None:
     """Run the broker until the process is told to stop.
 
     Raises:
         BrokerError: Kafka did not start, or ended by itself.
     """
-    with broker:
+    with broker, announced(broker, announce_in) if announce_in else nullcontext():
         _announce(broker, as_json=as_json)
         while (status := broker.poll()) is None:
             time.sleep(POLL_S)

@@ -75,7 +75,7 @@ def command(ctx: click.Context, example: Path | None, model: Path | None) -> Non
     from stream_app.demo import demo_settings, example_places, find_example
 
     found = find_example([example] if example else example_places())
-    settings = demo_settings(plain_settings(ctx).state_path, model or found.model)
+    settings = demo_settings(plain_settings(ctx).state_path, found.config, model or found.model)
     console = Console(highlight=False)
     with terminate_as_interrupt():
         outcome = _run_demo(settings, found, console)
@@ -208,10 +208,12 @@ def _print_list(console: Console, title: str, items: Sequence[ShownItem]) -> Non
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("rank", "film", "score", "sources", "moved", title=title, title_justify="left", box=None)
+    moved = ["moved"] if any(item.moved for item in items) else []
+    table = Table("rank", "film", "score", "sources", *moved, title=title, title_justify="left", box=None)
     for rank, item in enumerate(items[:SHOWN_ITEMS], start=1):
         name = escape(printable(item.title or item.item_id))
-        table.add_row(str(rank), name, f"{item.score:.2f}", brief_sources(item.sources), item.moved)
+        row = [str(rank), name, f"{item.score:.2f}", brief_sources(item.sources)]
+        table.add_row(*row, *([item.moved] if moved else []))
     console.print()
     console.print(table)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -18,7 +18,7 @@ FETCH_MS = 200
 """Longest wait of one fetch; records that are there come at once."""
 
 OnRun = Callable[[Run], None]
-MayGoOn = Callable[[], bool]
+Hold = Callable[[], Collection[int]]
 
 
 class Follower:
@@ -28,16 +28,16 @@ class Follower:
         connection: Keyword arguments for aiokafka clients.
         topic: The topic.
         on_run: Called with each run, in offset order within a partition.
-        may_go_on: Back-pressure: while it says False nothing more is fetched.
+        hold: Back-pressure: the partitions that nothing is to be fetched of for now.
     """
 
     def __init__(
-        self, connection: dict[str, Any], topic: str, on_run: OnRun, *, may_go_on: MayGoOn = lambda: True
+        self, connection: dict[str, Any], topic: str, on_run: OnRun, *, hold: Hold = lambda: ()
     ) -> None:
         self._connection = connection
         self._topic = topic
         self._on_run = on_run
-        self._may_go_on = may_go_on
+        self._hold = hold
         self._task: asyncio.Task[None] | None = None
         self._caught_up = asyncio.Event()
 
@@ -72,15 +72,20 @@ class Follower:
             partitions = await _assign_all(consumer, self._topic)
             ends = await consumer.end_offsets(partitions)
             while True:
-                if not self._may_go_on():
-                    await asyncio.sleep(FETCH_MS / 1000 / 10)
-                    continue
+                self._pause_held(consumer, partitions)
                 for records in (await consumer.getmany(timeout_ms=FETCH_MS)).values():
                     self._deliver(records)
                 if not self._caught_up.is_set() and await _reached(consumer, ends):
                     self._caught_up.set()
         finally:
             await consumer.stop()
+
+    def _pause_held(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
+        held = {tp for tp in partitions if tp.partition in self._hold()}
+        paused = consumer.paused()
+        if held != paused:
+            consumer.resume(*(paused - held))
+            consumer.pause(*(held - paused))
 
     def _deliver(self, records: Sequence[Any]) -> None:
         if records:

@@ -24,11 +24,13 @@ class TrendRule:
         epoch_ms: Length of an epoch.
         half_lives_ms: Half-lives of the counts; transitions use the second shortest and the longest.
         max_next: Transitions kept for each item.
+        max_published: The strongest of them, published.
     """
 
     epoch_ms: int
     half_lives_ms: tuple[float, ...]
     max_next: int = 50
+    max_published: int = 20
 
     @property
     def next_half_lives_ms(self) -> tuple[float, float]:
@@ -103,7 +105,7 @@ def fold(item_id: str, statistics: ItemStatistics, epoch: int, rule: TrendRule) 
         epoch=epoch,
         first_epoch=statistics.first_epoch,
         counts=statistics.counts,
-        next_items=statistics.next_items,
+        next_items=statistics.next_items[: rule.max_published],
     )
 
 

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from encoders.train import TrainConfig
-from stream_app.demo import EVENT_TYPES, EVENTS_FILE, ITEMS_FILE, MODEL_FOLDER
+from stream_app.demo import CONFIG_FILE, EVENTS_FILE, ITEMS_FILE, MODEL_FOLDER
 from stream_app.event_log import read_events
-from stream_app.settings import Settings
+from stream_app.settings import load_settings
 from stream_app.training import train
 from tests.support import wait_until
 
@@ -34,8 +34,9 @@ def small_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("example")
     with gzip.open(SAMPLE / EVENTS_FILE) as full, gzip.open(folder / EVENTS_FILE, "wb") as cut:
         cut.writelines(islice(full, NUM_EVENTS))
-    shutil.copy(SAMPLE / ITEMS_FILE, folder / ITEMS_FILE)
-    settings = Settings(event_types=dict(EVENT_TYPES))
+    for name in (ITEMS_FILE, CONFIG_FILE):
+        shutil.copy(SAMPLE / name, folder / name)
+    settings = load_settings(folder / CONFIG_FILE, environ={})
     events = read_events(folder / EVENTS_FILE, settings).events
     train(events, settings, folder / MODEL_FOLDER, config=TrainConfig(dim=16, num_layers=1, max_epochs=1))
     return folder
@@ -113,7 +114,7 @@ def commands(tmp_path: Path, small_example: Path) -> Iterator[Commands]:
         tmp_path / "state",
         {
             "SLICEFLOW_MODEL": str(small_example / MODEL_FOLDER),
-            "SLICEFLOW_EVENT_TYPES": json.dumps(dict(EVENT_TYPES)),
+            "SLICEFLOW_CONFIG": str(small_example / CONFIG_FILE),
             "SLICEFLOW_PARTITIONS": "2",
         },
     )

@@ -57,9 +57,7 @@ def test_order_keys_and_headers_are_kept_over_many_batches(broker: EmbeddedBroke
         assert got == sent
 
 
-def test_offsets_are_those_of_the_last_record_of_each_partition(
-    broker: EmbeddedBroker, topic_prefix: str
-) -> None:
+def test_offsets_are_those_of_the_last_record_of_each_partition(broker: EmbeddedBroker, topic_prefix: str) -> None:
     first, second = topic_prefix + "first", topic_prefix + "second"
     make_topic(broker, first)
     make_topic(broker, second)
@@ -72,9 +70,7 @@ def test_offsets_are_those_of_the_last_record_of_each_partition(
     ]
 
 
-def test_a_record_over_the_limit_of_its_topic_is_not_passed_over(
-    broker: EmbeddedBroker, topic_prefix: str
-) -> None:
+def test_a_record_over_the_limit_of_its_topic_is_not_passed_over(broker: EmbeddedBroker, topic_prefix: str) -> None:
     topic = topic_prefix + "small"
     make_topic(broker, topic, max_message_bytes="10000")
     with pytest.raises(SendError, match="MessageSizeTooLarge"):
@@ -88,8 +84,6 @@ def test_a_record_over_a_batch_but_within_the_limits_is_sent(broker: EmbeddedBro
     assert publish(broker, [huge, OutRecord(topic, 0, b"k", b"v"), huge]) == [{(topic, 0): 2}]
 
 
-def test_a_topic_that_is_not_there_is_an_error_in_bounded_time(
-    broker: EmbeddedBroker, topic_prefix: str
-) -> None:
+def test_a_topic_that_is_not_there_is_an_error_in_bounded_time(broker: EmbeddedBroker, topic_prefix: str) -> None:
     with pytest.raises(SendError, match="did not acknowledge"):
         publish(broker, [OutRecord(topic_prefix + "none", 0, b"k", b"v")], timeout_ms=500)

@@ -34,9 +34,7 @@ RECORDS = st.lists(st.tuples(st.none() | st.binary(max_size=4), st.none() | st.b
 
 
 @given(RECORDS, st.integers(1, 5), st.integers(1, 20))
-def test_pieces_keep_all_records_within_both_bounds(
-    records: list[Record], max_records: int, max_bytes: int
-) -> None:
+def test_pieces_keep_all_records_within_both_bounds(records: list[Record], max_records: int, max_bytes: int) -> None:
     pieces = [list(piece) for piece in split_records(records, max_records, max_bytes)]
     assert [record for piece in pieces for record in piece] == records
     for piece in pieces:

@@ -1,0 +1,57 @@
+"""The log of a process: one line a record, ours told apart from the libraries'."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from stream_app.logs import OWN_LOGGER, set_up_logging
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Leave logging as it was."""
+    root, own = logging.getLogger(), logging.getLogger(OWN_LOGGER)
+    before = root.handlers[:], root.level, own.level
+    yield
+    root.handlers[:], root.level, own.level = before[0], before[1], before[2]
+
+
+def logged(*, debug: bool) -> str:
+    """What some records become."""
+    stream = io.StringIO()
+    set_up_logging(debug=debug, stream=io.StringIO())
+    set_up_logging(debug=debug, stream=stream)
+    own, other = logging.getLogger("sliceflow.test"), logging.getLogger("faust.test")
+    own.debug("own debug")
+    own.info("own info\nsecond line")
+    other.debug("other debug")
+    other.info("other info")
+    other.warning("other warning")
+    try:
+        raise LookupError("the cause")
+    except LookupError:
+        own.exception("it failed")
+    return stream.getvalue()
+
+
+def test_each_record_is_one_line_and_libraries_are_quiet() -> None:
+    lines = logged(debug=False).splitlines()
+    assert [line.split(" ", 3)[3] for line in lines[:3]] == [
+        r"sliceflow.test own info\nsecond line",
+        "faust.test other warning",
+        "sliceflow.test it failed",
+    ]
+    assert lines[3:] == ["  LookupError: the cause"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO sliceflow.test .*", lines[0])
+
+
+def test_debug_tells_more_but_not_what_libraries_see_of_records() -> None:
+    text = logged(debug=True)
+    assert "own debug" in text and "other info" in text
+    assert "other debug" not in text
+    assert "Traceback" in text
