@@ -84,9 +84,9 @@ def find_example(places: Iterable[Path]) -> ExampleData:
     """
     tried = list(places)
     for folder in tried:
-        files = [folder / name for name in (EVENTS_FILE, ITEMS_FILE, CONFIG_FILE)]
-        if all(file.is_file() for file in files):
-            return ExampleData(*files, model=folder / MODEL_FOLDER)
+        events, items, config = (folder / name for name in (EVENTS_FILE, ITEMS_FILE, CONFIG_FILE))
+        if events.is_file() and items.is_file() and config.is_file():
+            return ExampleData(events, items, config, folder / MODEL_FOLDER)
     raise UsageError(
         f"The demo's data ({EVENTS_FILE}, {ITEMS_FILE}, {CONFIG_FILE}) is not in {', '.join(map(str, tried))}.",
         mend="run the demo in a checkout of the project (make demo), or pass --example FOLDER",

@@ -114,10 +114,10 @@ def test_a_topic_that_asks_for_pickle_cannot_be_read(app: BatchApp) -> None:
 
 def test_exactly_once_is_never_used(app: BatchApp, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROCESSING_GUARANTEE", "exactly_once")
-    assert faust.App("stock", broker="kafka://127.0.0.1:9").in_transaction
-    ours = BatchApp(app.config)
-    assert not ours.in_transaction
+    stock, ours = faust.App("stock", broker="kafka://127.0.0.1:9"), BatchApp(app.config)
+    assert stock.conf.processing_guarantee.value == "exactly_once"
     assert ours.conf.processing_guarantee.value == "at_least_once"
+    assert not ours.in_transaction
 
 
 def test_recovery_does_not_begin_with_a_pause(app: BatchApp) -> None:

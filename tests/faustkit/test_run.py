@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,7 +41,7 @@ def test_pieces_keep_all_records_within_both_bounds(records: list[Record], max_r
     for piece in pieces:
         assert 1 <= len(piece) <= max_records
         assert len(piece) == 1 or sum(record.num_bytes for record in piece) <= max_bytes
-    for piece, following in zip(pieces, pieces[1:], strict=False):
+    for piece, following in pairwise(pieces):
         joined = [*piece, following[0]]
         assert len(joined) > max_records or sum(record.num_bytes for record in joined) > max_bytes
 
