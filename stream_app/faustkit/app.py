@@ -222,6 +222,8 @@ def _faust_settings(config: AppConfig) -> dict[str, Any]:
     servers = config.connection["bootstrap_servers"]
     session_s = config.session_timeout_s
     return {
+        # Faust lets its own environment variables override what is said here; none may.
+        "env": {},
         "broker": [URL(f"aiokafka://{server}") for server in servers],
         "broker_credentials": config.credentials,
         "broker_client_id": config.app_id,
@@ -242,7 +244,6 @@ def _faust_settings(config: AppConfig) -> dict[str, Any]:
         "stream_buffer_maxsize": QUEUED_RUNS,
         "stream_wait_empty": True,
         "stream_recovery_delay": 0.0,
-        # Said, so that no environment variable of Faust's says otherwise.
         "processing_guarantee": "at_least_once",
         "table_standby_replicas": 0,
         "web_enabled": False,

@@ -107,11 +107,13 @@ async def wait_caught_up(
         KafkaUnreachableError: The broker does not answer.
         TopicMismatchError: A topic does not exist.
     """
-    async with admin_client(settings) as admin, TopicReader(settings) as reader:
+    async with admin_client(settings) as admin:
         watch = ProgressWatch(no_progress_s, time.monotonic())
         for role in ROLE_INPUTS:
             topic = prefixed(settings.prefix, ROLE_INPUTS[role])
-            bounds = await reader.bounds(topic)
+            # A new reader each time: on one that is already fetching, every request waits behind a fetch.
+            async with TopicReader(settings) as reader:
+                bounds = await reader.bounds(topic)
             while True:
                 committed = await _committed_by_role(admin, settings)
                 behind = behind_of(bounds, committed[role])

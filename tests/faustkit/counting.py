@@ -28,6 +28,7 @@ from stream_app.faustkit import (
     run_app,
     transport,
 )
+from stream_app.faustkit.app import COMMIT_INTERVAL_S
 
 TABLE = "counts"
 POISON = b"poison"
@@ -165,7 +166,16 @@ def _prepare_death(task: Task, app: BatchApp) -> None:
         def is_due(records: list[OutRecord]) -> bool:
             return (records[0].topic == changelog) == wants_changelog and is_last_run()
 
-        app.outbox.publish = _dying(app.outbox.publish, is_due)  # type: ignore[method-assign]
+        publish = app.outbox.publish
+
+        async def dying_publish(records: list[OutRecord]) -> Any:
+            if is_due(records):
+                # Time for several commits: one that runs ahead of the effects has to show.
+                await asyncio.sleep(4 * COMMIT_INTERVAL_S)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return await publish(records)
+
+        app.outbox.publish = dying_publish  # type: ignore[assignment, method-assign]
 
 
 async def main(task: Task) -> int:

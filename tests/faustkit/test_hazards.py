@@ -15,10 +15,11 @@ from faust.serializers import codecs
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
-from intervaltree import IntervalTree
+from intervaltree import IntervalTree  # type: ignore[import-untyped]
 
 from stream_app.broker import EmbeddedBroker
 from stream_app.faustkit import AppConfig, BatchApp, Run
+from stream_app.faustkit.app import COMMIT_INTERVAL_S
 from stream_app.faustkit.recovery import BatchTableManager
 from stream_app.faustkit.transport import BatchConsumer
 from tests.faustkit.counting import POISON
@@ -87,8 +88,15 @@ def test_topics_without_batch_delivery_keep_fausts_own_bookkeeping(app: BatchApp
 def test_no_web_server_listens(app: BatchApp, monkeypatch: pytest.MonkeyPatch) -> None:
     assert faust.App("stock", broker="kafka://127.0.0.1:9").conf.web_enabled
     assert not app.conf.web_enabled
-    monkeypatch.setenv("WEB_ENABLED", "1")
+    monkeypatch.setenv("APP_WEB_ENABLED", "1")
     assert not BatchApp(app.config).conf.web_enabled
+
+
+def test_fausts_environment_variables_change_nothing(app: BatchApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROKER_COMMIT_INTERVAL", "77")
+    stock = faust.App("stock", broker="kafka://127.0.0.1:9", broker_commit_interval=0.5)
+    assert stock.conf.broker_commit_interval == 77.0
+    assert BatchApp(app.config).conf.broker_commit_interval == COMMIT_INTERVAL_S
 
 
 def test_nothing_can_be_unpickled() -> None:
@@ -112,11 +120,16 @@ def test_a_topic_that_asks_for_pickle_cannot_be_read(app: BatchApp) -> None:
         codecs.loads("pickle", b"gASVBgAAAAAAAACMAmlkLg==")
 
 
+def guarantee(app: Any) -> str:
+    """The processing guarantee of an app."""
+    return str(app.conf.processing_guarantee.value)
+
+
 def test_exactly_once_is_never_used(app: BatchApp, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROCESSING_GUARANTEE", "exactly_once")
     stock, ours = faust.App("stock", broker="kafka://127.0.0.1:9"), BatchApp(app.config)
-    assert stock.conf.processing_guarantee.value == "exactly_once"
-    assert ours.conf.processing_guarantee.value == "at_least_once"
+    assert guarantee(stock) == "exactly_once"
+    assert guarantee(ours) == "at_least_once"
     assert not ours.in_transaction
 
 

@@ -71,9 +71,8 @@ def test_the_order_of_arrival_does_not_matter_to_the_last_bit(
 
 def test_only_the_strongest_transitions_are_kept_and_ties_go_by_name() -> None:
     rule = TrendRule(RULE.epoch_ms, RULE.half_lives_ms, max_next=3)
-    touches: list[tuple[int, str | None, int]] = [
-        (0, item, milli) for item, milli in [("d", 1000), ("c", 1000), ("b", 1000), ("a", 500), ("e", 2000)]
-    ]
+    weights = {"d": 1000, "c": 1000, "b": 1000, "a": 500, "e": 2000}
+    touches: list[tuple[int, str | None, int]] = [(0, item, milli) for item, milli in weights.items()]
     assert [item for item, _, _ in folded(touches, rule).next_items] == ["e", "b", "c"]
 
 
