@@ -144,9 +144,7 @@ class SliceEncoder(Protocol):
     def encode(self, batch: SliceBatch) -> SliceCodes:
         """Codes and local states of slices; an empty batch gives empty arrays."""
 
-    def user_vectors(
-        self, locals_SD: Float32Array, merged_SHD: Float32Array, has_merged_S: BoolArray
-    ) -> Float32Array:
+    def user_vectors(self, locals_SD: Float32Array, merged_SHD: Float32Array, has_merged_S: BoolArray) -> Float32Array:
         """(S, D) float32 user vectors out of local states and merged codes.
 
         `merged_SHD` holds the decayed means over the slices *before* the local's own one; it is ignored

@@ -48,9 +48,7 @@ class DecayedMemory:
         masses_H = np.where(self.masses_H > 0, self.masses_H, 1.0)
         return (self.sums_HD / masses_H[:, None]).astype(np.float32)
 
-    def merged(
-        self, code_D: Float32Array, weight: float, end_ms: int, half_lives_ms: Float64Array
-    ) -> DecayedMemory:
+    def merged(self, code_D: Float32Array, weight: float, end_ms: int, half_lives_ms: Float64Array) -> DecayedMemory:
         """The memory after one more slice. O(H·D); neither argument nor `self` is changed.
 
         Args:

@@ -78,9 +78,7 @@ class ReferenceEncoder:
             )
         return SliceCodes(codes_SD, locals_SD)
 
-    def user_vectors(
-        self, locals_SD: Float32Array, merged_SHD: Float32Array, has_merged_S: BoolArray
-    ) -> Float32Array:
+    def user_vectors(self, locals_SD: Float32Array, merged_SHD: Float32Array, has_merged_S: BoolArray) -> Float32Array:
         """(S, D) float32 user vectors, one after the other."""
         users_SD = np.zeros((len(locals_SD), self.dim), dtype=np.float32)
         for row, has_merged in enumerate(has_merged_S.tolist()):

@@ -137,9 +137,7 @@ class SliceEncoderRuntime:
         return SliceCodes(codes_SD, locals_SD)
 
     @torch.inference_mode()
-    def user_vectors(
-        self, locals_SD: Float32Array, merged_SHD: Float32Array, has_merged_S: BoolArray
-    ) -> Float32Array:
+    def user_vectors(self, locals_SD: Float32Array, merged_SHD: Float32Array, has_merged_S: BoolArray) -> Float32Array:
         """(S, D) float32 user vectors; `merged_SHD` is ignored where `has_merged_S` is false.
 
         Raises:

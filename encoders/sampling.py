@@ -95,9 +95,7 @@ def runs_of_slices(histories: TrainingHistories, max_slices: int) -> Int64Array:
     Long users are cut from the end, so that their newest run is a full one.
     """
     runs: list[tuple[int, int]] = []
-    for first, end in zip(
-        histories.user_starts_U1[:-1].tolist(), histories.user_starts_U1[1:].tolist(), strict=True
-    ):
+    for first, end in zip(histories.user_starts_U1[:-1].tolist(), histories.user_starts_U1[1:].tolist(), strict=True):
         ends = list(range(end, first, -max_slices))
         runs.extend((max(first, stop - max_slices), stop) for stop in reversed(ends))
     return np.array(runs, dtype=np.int64).reshape(-1, 2)
@@ -113,9 +111,7 @@ class BatchSampler:
         batch_events: events after which a batch is full; one run may exceed it.
     """
 
-    def __init__(
-        self, reader: SliceReader, target_rows_E: Int64Array, *, max_slices: int, batch_events: int
-    ) -> None:
+    def __init__(self, reader: SliceReader, target_rows_E: Int64Array, *, max_slices: int, batch_events: int) -> None:
         self.reader = reader
         self.target_rows_E = target_rows_E
         starts_S1 = reader.histories.slice_starts_S1

@@ -184,12 +184,7 @@ def add_file(folder: Path, name: str, data: bytes) -> None:
         ValueError: if the name is a path, hidden or one of the model's own files.
         DamagedModelError, ModelVersionError: if the spec is not in order.
     """
-    if (
-        not name
-        or name in (SPEC_FILE, WEIGHTS_FILE, ITEMS_FILE)
-        or Path(name).name != name
-        or name.startswith(".")
-    ):
+    if not name or name in (SPEC_FILE, WEIGHTS_FILE, ITEMS_FILE) or Path(name).name != name or name.startswith("."):
         raise ValueError(f"cannot add {name!r}: expected a plain file name, not one of the model's own")
     body = _signed_body(folder)
     body["files"] = {**body["files"], name: sha256(data)}

@@ -132,6 +132,11 @@ class TrainedModel:
     best_epoch: int
 
 
+def use_threads(num_threads: int) -> None:
+    """Let the arithmetic of this process use so many threads; more than one may change the last digits."""
+    torch.set_num_threads(num_threads)
+
+
 def train_model(
     histories: TrainingHistories,
     vocabulary: Vocabulary,
@@ -348,9 +353,7 @@ def _epochs(
         ndcg = validation_ndcg(run.model, plan) if len(plan.events_T) else None
         elapsed_s = clock() - started_s
         run.planned_epochs = _planned_epochs(run.config, len(curve) + 1, elapsed_s)
-        curve.append(
-            TrainProgress(len(curve) + 1, run.planned_epochs, prediction, reconstruction, ndcg, elapsed_s)
-        )
+        curve.append(TrainProgress(len(curve) + 1, run.planned_epochs, prediction, reconstruction, ndcg, elapsed_s))
         on_progress(curve[-1])
         if ndcg is None or not run.config.patience_epochs:
             continue

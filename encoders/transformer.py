@@ -102,9 +102,7 @@ class SliceModel(nn.Module):
         """(H,) float32 half-lives in milliseconds, never below `MIN_HALF_LIFE_MS`."""
         return self.log_half_lives_ms.exp().clamp_min(MIN_HALF_LIFE_MS)
 
-    def states(
-        self, item_rows_SL: Tensor, type_rows_SL: Tensor, gap_rows_SL: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def states(self, item_rows_SL: Tensor, type_rows_SL: Tensor, gap_rows_SL: Tensor) -> tuple[Tensor, Tensor]:
         """States after the transformer and the raw item embeddings, both (S, L, D) float32.
 
         All arguments are int64 rows of their tables; L may be shorter than `dims.slice_events`.
@@ -156,9 +154,7 @@ def _two_layers(dim_in: int, dim_hidden: int, dim_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim_in, dim_hidden), nn.GELU(), nn.Linear(dim_hidden, dim_out))
 
 
-def decayed_means(
-    codes_UKD: Tensor, log_weights_UK: Tensor, ends_ms_UK: Tensor, half_lives_ms_H: Tensor
-) -> Tensor:
+def decayed_means(codes_UKD: Tensor, log_weights_UK: Tensor, ends_ms_UK: Tensor, half_lives_ms_H: Tensor) -> Tensor:
     """Merged memory before each slice, for all users and half-lives at once, with gradients.
 
     The decayed mean over earlier slices is a softmax of ``log w_j - ln 2 · (t_{k-1} - t_j) / h``.

@@ -76,9 +76,7 @@ def validation_ndcg(model: SliceModel, plan: ValidationPlan) -> float:
     ranks: list[Int64Array] = []
     for start in range(0, len(plan.events_T), ROWS_AT_A_TIME):
         rows = slice(start, start + ROWS_AT_A_TIME)
-        memory = model.memory_vectors(
-            torch.from_numpy(merged_THD[rows]), torch.from_numpy(has_merged_T[rows])
-        )
+        memory = model.memory_vectors(torch.from_numpy(merged_THD[rows]), torch.from_numpy(has_merged_T[rows]))
         users = model.user_vectors(torch.from_numpy(locals_TD[rows]), memory)
         scores = (users @ model.items.weight[FIRST_NAME_ROW:].T).numpy()
         ranks.append(_ranks(scores, plan, np.arange(start, start + len(scores))))
@@ -125,9 +123,7 @@ def _judged_inputs(
     return locals_TD, merged_JHD[place_of_S[slices_T]], ranks_S[slices_T] > 0
 
 
-def _encoded(
-    model: SliceModel, reader: SliceReader, slices_J: Int64Array
-) -> tuple[Float32Array, Float32Array]:
+def _encoded(model: SliceModel, reader: SliceReader, slices_J: Int64Array) -> tuple[Float32Array, Float32Array]:
     """States of all events of the slices, one after the other, and the slices' codes."""
     lengths_J = reader.lengths_S[slices_J]
     offsets_J = np.cumsum(lengths_J) - lengths_J

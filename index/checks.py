@@ -23,9 +23,7 @@ WRONG_DIM = "wrong dimension"
 WRONG_RELEASE = "another release"
 
 
-def check_queries(
-    queries_ND: Float32Array, *, dim: int, release: str, given_release: str | None
-) -> Float32Array:
+def check_queries(queries_ND: Float32Array, *, dim: int, release: str, given_release: str | None) -> Float32Array:
     """Return the queries as a C-contiguous float32 array, or refuse them all.
 
     Args:
@@ -123,8 +121,7 @@ def _refuse_bad_values(vectors_ND: Float32Array, names: Sequence[str] | None) ->
     example = f"row {first}" if names is None else f"item {names[first]!r}"
     listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     raise VectorRefusedError(
-        f"Refused {int(bad_N.sum())} of {len(vectors_ND)} vectors ({listed}; first: {example}); "
-        "nothing was applied.",
+        f"Refused {int(bad_N.sum())} of {len(vectors_ND)} vectors ({listed}; first: {example}); nothing was applied.",
         num_given=len(vectors_ND),
         reasons=reasons,
         mend="leave those vectors out, and look at what encoded them.",

@@ -105,7 +105,5 @@ class ExactIndex:
         self._version += 1
         self._ids = list(self._vectors)
         self._matrix_ND = (
-            np.stack(list(self._vectors.values()))
-            if self._vectors
-            else np.empty((0, self._dim), dtype=np.float32)
+            np.stack(list(self._vectors.values())) if self._vectors else np.empty((0, self._dim), dtype=np.float32)
         )

@@ -20,8 +20,9 @@ from stream_app.errors import KafkaUnreachableError, SliceflowError
 from stream_app.kafka import addresses, as_unreachable, check_reachable, connection, quiet_clients
 from stream_app.lag import group_name, lag_of
 from stream_app.preflight import inspect_topics
+from stream_app.roles import ROLE_INPUTS
 from stream_app.settings import Settings
-from stream_app.topics import EVENTS, ITEM_ACTIVITY, SLICE_VECTORS, SLICES, prefixed
+from stream_app.topics import prefixed
 
 ANSWER_WITHIN_S: Final = 5.0
 """How long the broker may take for its first answer."""
@@ -39,14 +40,6 @@ so it should not stand."""
 
 PACKAGES: Final = ("aiokafka", "faust-streaming", "rocksdict", "msgspec", "orjson", "numpy", "torch")
 """The packages whose versions decide behaviour; FAISS has two names and is looked for by itself."""
-
-ROLE_INPUTS: Final[Mapping[str, str]] = {
-    "sequence": EVENTS,
-    "trend": ITEM_ACTIVITY,
-    "encode": SLICES,
-    "recommend": SLICE_VECTORS,
-}
-"""The roles, and the topic whose lag tells how far behind each is."""
 
 _APIS: Final[Mapping[int, str]] = {
     0: "Produce",
@@ -177,9 +170,7 @@ def check_model(model: str) -> Check:
             "set SLICEFLOW_MODEL to a folder `sliceflow train` made",
         )
     if not any(folder.glob("*.safetensors")):
-        return Check(
-            "model", "FAIL", f"{folder} holds no weights (*.safetensors)", "train it with `sliceflow train`"
-        )
+        return Check("model", "FAIL", f"{folder} holds no weights (*.safetensors)", "train it with `sliceflow train`")
     return Check("model", "OK", str(folder))
 
 
@@ -195,9 +186,7 @@ def check_versions(settings: Settings) -> Check:
     versions = asyncio.run(_api_versions(settings))
     known = ", ".join(f"{name} {versions[key]}" for key, name in _APIS.items() if key in versions)
     if versions.get(_PRODUCE_API, 0) < _NEEDED_PRODUCE:
-        return Check(
-            "broker", "FAIL", f"it speaks {known}", "use Kafka 0.11 or newer; 2.8 and newer are tested"
-        )
+        return Check("broker", "FAIL", f"it speaks {known}", "use Kafka 0.11 or newer; 2.8 and newer are tested")
     return Check("broker", "OK", f"request versions: {known}")
 
 

@@ -113,9 +113,7 @@ def parse_fields(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         ours, sign, theirs = pair.partition("=")
         if not (ours and sign and theirs):
-            raise UsageError(
-                f"--field {pair!r} is no OURS=THEIRS.", mend="write it like --field user_id=visitor"
-            )
+            raise UsageError(f"--field {pair!r} is no OURS=THEIRS.", mend="write it like --field user_id=visitor")
         fields[ours] = theirs
     return fields
 

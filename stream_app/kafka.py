@@ -53,28 +53,6 @@ def connection(settings: Settings) -> dict[str, Any]:
     return made
 
 
-def faust_credentials(settings: Settings) -> Any | None:
-    """The `broker_credentials` of a Faust app; None for a plain connection.
-
-    Raises:
-        SettingsError: As `connection`.
-    """
-    made = connection(settings)
-    if settings.kafka.security_protocol == "PLAINTEXT":
-        return None
-    # Faust takes most of a second to import, which commands that only look at settings need not pay.
-    from faust import SASLCredentials, SSLCredentials
-
-    if settings.kafka.security_protocol == "SSL":
-        return SSLCredentials(context=made["ssl_context"])
-    return SASLCredentials(
-        username=made["sasl_plain_username"],
-        password=made["sasl_plain_password"],
-        mechanism=made["sasl_mechanism"],
-        ssl_context=made.get("ssl_context"),
-    )
-
-
 def partition_of(key: bytes, num_partitions: int) -> int:
     """The partition of `key` by Kafka's default partitioner (murmur2 of the key, sign bit dropped)."""
     return int(murmur2(key) & 0x7FFFFFFF) % num_partitions
@@ -173,9 +151,7 @@ def _check_protocol(kafka: KafkaSettings) -> None:
             mend="use SASL_SSL, or accept it with kafka.allow_plaintext_sasl = true",
         )
     if not kafka.sasl_username:
-        raise SettingsError(
-            "SASL needs a user, but kafka.sasl_username is empty.", mend="set kafka.sasl_username"
-        )
+        raise SettingsError("SASL needs a user, but kafka.sasl_username is empty.", mend="set kafka.sasl_username")
 
 
 def _password(kafka: KafkaSettings) -> str:
@@ -195,9 +171,7 @@ def _read(name: str, path: str) -> str:
     try:
         return Path(path).expanduser().read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"{name} names {path}, which cannot be read: {error}.", mend=f"correct {name}"
-        ) from error
+        raise SettingsError(f"{name} names {path}, which cannot be read: {error}.", mend=f"correct {name}") from error
 
 
 def _ssl_context(kafka: KafkaSettings) -> ssl.SSLContext:
@@ -211,9 +185,7 @@ def _ssl_context(kafka: KafkaSettings) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=_expanded(kafka.ssl_cafile))
         if kafka.ssl_certfile:
-            context.load_cert_chain(
-                str(_expanded(kafka.ssl_certfile)), _expanded(kafka.ssl_keyfile), password=""
-            )
+            context.load_cert_chain(str(_expanded(kafka.ssl_certfile)), _expanded(kafka.ssl_keyfile), password="")
     except (ssl.SSLError, ValueError) as error:
         raise SettingsError(
             f"The TLS files under kafka.ssl_* are no usable PEM files: {error}.",

@@ -102,9 +102,7 @@ def as_model_error() -> Iterator[None]:
     except EncoderError as error:
         raise ModelError(str(error)) from error
     except msgspec.MsgspecError as error:
-        raise ModelError(
-            f"A file of the model does not hold what it should: {error}.", mend=TRAIN_HINT
-        ) from error
+        raise ModelError(f"A file of the model does not hold what it should: {error}.", mend=TRAIN_HINT) from error
 
 
 def _check_fits(stream: StreamSpec, settings: Settings, folder: Path) -> None:

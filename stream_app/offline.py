@@ -124,9 +124,7 @@ class OfflineStream:
         codes = encoder.encode(
             SliceBatch(arrays.item_rows_SL, arrays.type_rows_SL, arrays.gaps_ms_SL, arrays.lengths_S)
         )
-        users = merge(
-            records, codes.codes_SD, codes.locals_SD, self._memories, self._weights, encoder.half_lives_ms
-        )
+        users = merge(records, codes.codes_SD, codes.locals_SD, self._memories, self._weights, encoder.half_lives_ms)
         vectors_SD = encoder.user_vectors(
             np.stack([user.local_D for user in users]),
             np.stack([user.merged_HD for user in users]),

@@ -144,9 +144,7 @@ async def _configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]
     if not names:
         return {}
     wanted = {name: "" for name in _CHECKED_CONFIG}
-    answers = await admin.describe_configs(
-        [ConfigResource(ConfigResourceType.TOPIC, name, wanted) for name in names]
-    )
+    answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name, wanted) for name in names])
     found: dict[str, dict[str, str]] = {}
     for answer in answers:
         for error_code, _message, _kind, name, entries in answer.resources:
@@ -223,10 +221,7 @@ def _size_problem(spec: TopicSpec, seen_bytes: int) -> str:
 
 async def _create(admin: Any, specs: Sequence[TopicSpec], replication: int) -> set[str]:
     """Create topics; the names of those that this call created (others may be quicker)."""
-    wanted = [
-        NewTopic(spec.name, spec.num_partitions, replication, topic_configs=spec.full_config())
-        for spec in specs
-    ]
+    wanted = [NewTopic(spec.name, spec.num_partitions, replication, topic_configs=spec.full_config()) for spec in specs]
     answer = await admin.create_topics(wanted)
     created: set[str] = set()
     refused: list[str] = []

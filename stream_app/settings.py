@@ -27,12 +27,8 @@ Count = Annotated[int, Meta(ge=1)]
 class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to reach Kafka. Secrets come from files or the environment and are masked in every print."""
 
-    bootstrap_servers: Annotated[
-        str, Meta(description="host:port, comma separated; empty: the embedded broker")
-    ] = ""
-    security_protocol: Annotated[str, Meta(description="PLAINTEXT, SSL, SASL_SSL or SASL_PLAINTEXT")] = (
-        "PLAINTEXT"
-    )
+    bootstrap_servers: Annotated[str, Meta(description="host:port, comma separated; empty: the embedded broker")] = ""
+    security_protocol: Annotated[str, Meta(description="PLAINTEXT, SSL, SASL_SSL or SASL_PLAINTEXT")] = "PLAINTEXT"
     allow_plaintext_sasl: Annotated[bool, Meta(description="accept SASL without TLS")] = False
     sasl_mechanism: Annotated[str, Meta(description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")] = "PLAIN"
     sasl_username: Annotated[str, Meta(description="SASL user")] = ""
@@ -52,9 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """All settings; every field can be set in the file or as ``SLICEFLOW_<FIELD>`` (JSON for lists and maps)."""
 
     kafka: KafkaSettings = KafkaSettings()
-    prefix: Annotated[
-        str, Meta(description="put before every topic and group name", pattern=r"^[A-Za-z0-9._-]*$")
-    ] = ""
+    prefix: Annotated[str, Meta(description="put before every topic and group name", pattern=r"^[A-Za-z0-9._-]*$")] = ""
     partitions: Annotated[Count, Meta(description="partitions of each co-partitioned topic")] = 4
     replication: Annotated[Count, Meta(description="replication factor of topics we create")] = 1
     state_dir: Annotated[str, Meta(description="where stores, broker data and logs live")] = ""
@@ -62,27 +56,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     event_types: Annotated[
         dict[str, Annotated[float, Meta(gt=0, le=1000)]], Meta(description="accepted types, weights")
     ] = msgspec.field(default_factory=lambda: {"click": 1.0, "browse": 0.5, "purchase": 3.0})
-    fields: Annotated[dict[str, str], Meta(description="our field name = the producers' field name")] = (
-        msgspec.field(default_factory=dict)
+    fields: Annotated[dict[str, str], Meta(description="our field name = the producers' field name")] = msgspec.field(
+        default_factory=dict
     )
     slice_events: Annotated[Count, Meta(description="a slice closes at this many events")] = 16
-    slice_gap_s: Annotated[Seconds, Meta(description="a slice closes at this long a gap in event time")] = (
-        1800.0
-    )
-    slice_span_s: Annotated[
-        Seconds, Meta(description="a slice closes when it spans this much event time")
-    ] = 86400.0
+    slice_gap_s: Annotated[Seconds, Meta(description="a slice closes at this long a gap in event time")] = 1800.0
+    slice_span_s: Annotated[Seconds, Meta(description="a slice closes when it spans this much event time")] = 86400.0
     history_events: Annotated[Count, Meta(description="events kept of each user (whole slices)")] = 128
     allowed_lateness_s: Annotated[
         float, Meta(ge=0, description="how far the watermark stays behind the newest event")
     ] = 60.0
-    max_future_s: Annotated[
-        Seconds, Meta(description="an event may be this far ahead of its record's own time")
-    ] = 600.0
+    max_future_s: Annotated[Seconds, Meta(description="an event may be this far ahead of its record's own time")] = (
+        600.0
+    )
     epoch_s: Annotated[Seconds, Meta(description="length of an epoch of trends, event time")] = 10.0
-    half_lives_s: Annotated[
-        list[Seconds], Meta(description="half-lives of the decayed popularity", min_length=1)
-    ] = msgspec.field(default_factory=lambda: [900.0, 3600.0, 86400.0, 604800.0])
+    half_lives_s: Annotated[list[Seconds], Meta(description="half-lives of the decayed popularity", min_length=1)] = (
+        msgspec.field(default_factory=lambda: [900.0, 3600.0, 86400.0, 604800.0])
+    )
     list_items: Annotated[Count, Meta(description="length of a published list")] = 20
     candidates: Annotated[Count, Meta(description="candidates taken from each source", le=1000)] = 100
     store_memory_mb: Annotated[Count, Meta(description="memory of all RocksDB stores of one process")] = 128
@@ -144,7 +134,8 @@ def parse_settings(values: Mapping[str, Any]) -> Settings:
 def _check_together(settings: Settings) -> None:
     if settings.history_events < 2 * settings.slice_events:
         raise SettingsError(
-            f"history_events is {settings.history_events}, slice_events {settings.slice_events}: a history must hold two slices.",
+            f"history_events is {settings.history_events}, slice_events {settings.slice_events}; "
+            "a history must hold two slices.",
             mend=f"set history_events to at least {2 * settings.slice_events}",
         )
     known = {"user_id", "item_id", "type", "ts", "event_id", "session_id", "query"}
@@ -155,13 +146,9 @@ def _check_together(settings: Settings) -> None:
             mend='write it as [fields] with lines like  user_id = "visitor"',
         )
     if len(set(settings.fields.values())) != len(settings.fields):
-        raise SettingsError(
-            "The field map gives one producer field to two of ours.", mend="name each field once"
-        )
+        raise SettingsError("The field map gives one producer field to two of ours.", mend="name each field once")
     if not settings.event_types:
-        raise SettingsError(
-            "event_types is empty: no event could be accepted.", mend="name at least one type"
-        )
+        raise SettingsError("event_types is empty: no event could be accepted.", mend="name at least one type")
 
 
 def _find_file(config: Path | None, environ: Mapping[str, str]) -> Path | None:

@@ -62,6 +62,8 @@ class TopicReader:
         self._consumer = AIOKafkaConsumer(
             **connection(self._settings),
             enable_auto_commit=False,
+            # A fetch that waits for records holds up every other request of the consumer.
+            fetch_max_wait_ms=50,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             max_partition_fetch_bytes=MAX_RECORD_BYTES,
         )
@@ -86,17 +88,13 @@ class TopicReader:
             cluster = await self._consumer._client.fetch_all_metadata()
         partitions = cluster.partitions_for_topic(topic)
         if not partitions:
-            raise TopicMismatchError(
-                f"The topic {topic} does not exist.", mend="run `sliceflow topics --create`"
-            )
+            raise TopicMismatchError(f"The topic {topic} does not exist.", mend="run `sliceflow topics --create`")
         return len(partitions)
 
     async def bounds(self, topic: str, partitions: Iterable[int] | None = None) -> dict[int, tuple[int, int]]:
         """First offset and end offset (that of the next record to come) of each partition, at this moment."""
         count = await self.num_partitions(topic)
-        wanted = [
-            TopicPartition(topic, number) for number in (range(count) if partitions is None else partitions)
-        ]
+        wanted = [TopicPartition(topic, number) for number in (range(count) if partitions is None else partitions)]
         with as_unreachable(self._settings):
             self._consumer.assign(wanted)  # makes the consumer look up where the partitions are
             starts = await self._consumer.beginning_offsets(wanted)
@@ -109,9 +107,7 @@ class TopicReader:
         The ends must not lie behind the ends of the partitions: it would wait until the deadline.
         """
         give_up_at = time.monotonic() + self._timeout_s
-        waiting = {
-            TopicPartition(topic, partition): end for partition, (start, end) in ranges.items() if start < end
-        }
+        waiting = {TopicPartition(topic, partition): end for partition, (start, end) in ranges.items() if start < end}
         self._place({tp: ranges[tp.partition][0] for tp in waiting})
         while waiting:
             if time.monotonic() > give_up_at:
@@ -122,9 +118,7 @@ class TopicReader:
             # By position, not by the last record seen: compaction and transactions leave gaps before the end.
             waiting = {tp: end for tp, end in waiting.items() if await self._consumer.position(tp) < end}
 
-    async def read_all(
-        self, topic: str, partitions: Iterable[int] | None = None
-    ) -> AsyncIterator[StoredRecord]:
+    async def read_all(self, topic: str, partitions: Iterable[int] | None = None) -> AsyncIterator[StoredRecord]:
         """All records that are there now; what comes while reading is left out."""
         async for record in self.read_range(topic, await self.bounds(topic, partitions)):
             yield record
@@ -145,9 +139,7 @@ class TopicReader:
         window = FIRST_WINDOW
         while start < end:
             low = max(start, end - window)
-            for record in reversed(
-                [record async for record in self.read_range(topic, {partition: (low, end)})]
-            ):
+            for record in reversed([record async for record in self.read_range(topic, {partition: (low, end)})]):
                 yield record
             end, window = low, window * 2
 
@@ -156,9 +148,7 @@ class TopicReader:
     ) -> AsyncIterator[StoredRecord]:
         """Records as they come, without end; with those already there first where `from_start` is set."""
         bounds = await self.bounds(topic, partitions)
-        places = {
-            TopicPartition(topic, number): ends[0 if from_start else 1] for number, ends in bounds.items()
-        }
+        places = {TopicPartition(topic, number): ends[0 if from_start else 1] for number, ends in bounds.items()}
         self._place(places)
         while True:
             for record in await self._poll(list(places)):
@@ -174,9 +164,7 @@ class TopicReader:
         with as_unreachable(self._settings):
             found = await self._consumer.getmany(*partitions, timeout_ms=POLL_MS)
         return [
-            StoredRecord(
-                one.topic, one.partition, one.offset, one.timestamp, one.key, one.value, tuple(one.headers)
-            )
+            StoredRecord(one.topic, one.partition, one.offset, one.timestamp, one.key, one.value, tuple(one.headers))
             for records in found.values()
             for one in records
         ]

@@ -19,7 +19,7 @@ STATUS = "status"
 RELEASES = "releases"
 
 MAX_RECORD_BYTES = 8 * 1024 * 1024
-"""Largest record on our own topics. A user's whole history (100 events) is about 10 KB; a hundred times that is ample."""
+"""Largest record on our own topics. A user's whole history (100 events) is about 10 KB."""
 
 JOIN_HISTORY_MS = 6 * 3600 * 1000
 """How long `item-trends` keeps every version of an item before compaction may drop older ones: a recommender that

@@ -157,9 +157,7 @@ def _starts(lengths: Iterable[int]) -> npt.NDArray[np.int64]:
 
 
 def _line(progress: TrainProgress) -> str:
-    judged = (
-        "" if progress.validation_ndcg10 is None else f", validation NDCG@10 {progress.validation_ndcg10:.4f}"
-    )
+    judged = "" if progress.validation_ndcg10 is None else f", validation NDCG@10 {progress.validation_ndcg10:.4f}"
     return (
         f"epoch {progress.epoch}/{progress.planned_epochs}: loss {progress.prediction_loss:.3f}, "
         f"reconstruction {progress.reconstruction_loss:.4f}{judged} ({progress.elapsed_s:.0f} s)"

@@ -271,6 +271,4 @@ class ItemView:
             try:
                 self._available[item_id] = _ITEM.decode(value).available
             except msgspec.MsgspecError as error:
-                log.warning(
-                    "an item record at offset %d of %s is refused: %s", run.offsets[0], run.topic, error
-                )
+                log.warning("an item record at offset %d of %s is refused: %s", run.offsets[0], run.topic, error)

@@ -29,9 +29,7 @@ def test_packages_are_named_with_their_versions() -> None:
 
 def test_a_missing_package_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "PACKAGES", ("msgspec", "no-such-package"))
-    assert check_packages() == Check(
-        "packages", "FAIL", "not installed: no-such-package", "install the project anew"
-    )
+    assert check_packages() == Check("packages", "FAIL", "not installed: no-such-package", "install the project anew")
 
 
 def test_the_state_folder_may_be_there_or_be_made(tmp_path: Path) -> None:
@@ -76,7 +74,4 @@ def test_whatever_is_not_ok_says_what_mends_it(tmp_path: Path) -> None:
 
 def test_a_finding_is_one_line() -> None:
     assert line_of(Check("disk", "OK", "72 GiB free")) == "OK    disk          72 GiB free"
-    assert (
-        line_of(Check("disk", "FAIL", "Full.", "free some"))
-        == "FAIL  disk          Full. To mend it: free some."
-    )
+    assert line_of(Check("disk", "FAIL", "Full.", "free some")) == "FAIL  disk          Full. To mend it: free some."

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from stream_app.errors import KafkaUnreachableError, SettingsError
-from stream_app.kafka import addresses, check_reachable, connection, faust_credentials, partition_of
+from stream_app.kafka import addresses, check_reachable, connection, partition_of
 from stream_app.settings import KafkaSettings, Settings
+from stream_app.wiring.credentials import faust_credentials
 
 SASL: dict[str, Any] = {"security_protocol": "SASL_SSL", "sasl_username": "ann", "sasl_password": "secret"}
 
@@ -59,11 +60,11 @@ def test_the_password_comes_from_a_file_without_its_newline(tmp_path: Path) -> N
 
 
 def test_faust_gets_the_same_credentials() -> None:
-    credentials = faust_credentials(kafka(**{**SASL, "sasl_mechanism": "SCRAM-SHA-256"}))
+    credentials: Any = faust_credentials(kafka(**{**SASL, "sasl_mechanism": "SCRAM-SHA-256"}))
     assert credentials is not None
     assert (credentials.protocol.value, credentials.mechanism.value) == ("SASL_SSL", "SCRAM-SHA-256")
     assert (credentials.username, credentials.password) == ("ann", "secret")
-    plain = faust_credentials(
+    plain: Any = faust_credentials(
         kafka(**{**SASL, "security_protocol": "SASL_PLAINTEXT", "allow_plaintext_sasl": True})
     )
     assert plain is not None

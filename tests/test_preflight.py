@@ -26,9 +26,7 @@ def unused_address() -> str:
         return f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def settings_of(
-    broker: EmbeddedBroker, prefix: str, *, partitions: int = 2, replication: int = 1
-) -> Settings:
+def settings_of(broker: EmbeddedBroker, prefix: str, *, partitions: int = 2, replication: int = 1) -> Settings:
     """Settings for a namespace of its own on the session's broker."""
     kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
     return Settings(kafka=kafka, prefix=prefix, partitions=partitions, replication=replication)
@@ -127,9 +125,7 @@ def test_many_may_create_at_once(broker: EmbeddedBroker, topic_prefix: str) -> N
 
 
 @pytest.mark.kafka
-def test_all_mismatches_come_in_one_message_and_nothing_is_created(
-    broker: EmbeddedBroker, topic_prefix: str
-) -> None:
+def test_all_mismatches_come_in_one_message_and_nothing_is_created(broker: EmbeddedBroker, topic_prefix: str) -> None:
     big = {"max.message.bytes": str(MAX_RECORD_BYTES)}
     create(
         broker,

@@ -37,9 +37,7 @@ def unused_address() -> str:
         return f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def reading(
-    settings: Settings, read: Callable[[TopicReader], Coroutine[None, None, T]], timeout_s: float = 30
-) -> T:
+def reading(settings: Settings, read: Callable[[TopicReader], Coroutine[None, None, T]], timeout_s: float = 30) -> T:
     """What `read` makes of a fresh reader."""
 
     async def run() -> T:

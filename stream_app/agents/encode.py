@@ -69,9 +69,7 @@ class EncodeProcessor:
         loop = asyncio.get_running_loop()
         vectors = await loop.run_in_executor(self._executor, self._encode, records, memories)
         outputs = [
-            OutRecord(
-                self._topics.slice_vectors, run.partition, tables.key_of(vector.user_id), encode(vector)
-            )
+            OutRecord(self._topics.slice_vectors, run.partition, tables.key_of(vector.user_id), encode(vector))
             for vector in vectors
         ]
         changed = dict.fromkeys(vector.user_id for vector in vectors)
@@ -79,18 +77,14 @@ class EncodeProcessor:
         changes = {tables.key_of(user): (position, tables.encode_value(memories[user])) for user in changed}
         return Effects(outputs, changes)
 
-    def _encode(
-        self, records: Sequence[SliceRecord], memories: dict[str, UserMemory]
-    ) -> list[SliceVectorRecord]:
+    def _encode(self, records: Sequence[SliceRecord], memories: dict[str, UserMemory]) -> list[SliceVectorRecord]:
         if not records:
             return []
         encoder = self._encoder
         arrays = arrays_of(records, encoder.slice_events, encoder.rows_of, encoder.type_rows_of)
         batch = SliceBatch(arrays.item_rows_SL, arrays.type_rows_SL, arrays.gaps_ms_SL, arrays.lengths_S)
         codes = encoder.encode(batch)
-        users = merge(
-            records, codes.codes_SD, codes.locals_SD, memories, self._weights, encoder.half_lives_ms
-        )
+        users = merge(records, codes.codes_SD, codes.locals_SD, memories, self._weights, encoder.half_lives_ms)
         if not users:
             return []
         vectors_SD = encoder.user_vectors(

@@ -53,9 +53,7 @@ class RecommendConfig:
 class RecommendProcessor:
     """Handles one partition of `slice-vectors`."""
 
-    def __init__(
-        self, config: RecommendConfig, trends: TrendLog, items: ItemView, executor: Executor
-    ) -> None:
+    def __init__(self, config: RecommendConfig, trends: TrendLog, items: ItemView, executor: Executor) -> None:
         self._config = config
         self._trends = trends
         self._items = items
@@ -76,9 +74,7 @@ class RecommendProcessor:
         users = list(dict.fromkeys(record.user_id for record in records))
         kept = tables.load_values(store, users, tables.PROFILE)
         profiles = {user_id: profile for user_id, (_, profile) in kept.items()}
-        asked = self._take(
-            records, run.offsets, {user: position for user, (position, _) in kept.items()}, profiles
-        )
+        asked = self._take(records, run.offsets, {user: position for user, (position, _) in kept.items()}, profiles)
         queries = await self._queries([record.user_id for record in asked], profiles)
         effects = Effects()
         for join_epoch, group in _by_epoch(asked):
@@ -151,9 +147,7 @@ class RecommendProcessor:
         )
 
 
-def recommendation_id(
-    config: RecommendConfig, record: SliceVectorRecord, index_version: str, epoch: int
-) -> str:
+def recommendation_id(config: RecommendConfig, record: SliceVectorRecord, index_version: str, epoch: int) -> str:
     """The id of a list: a hash of everything it is a function of."""
     parts = (config.events, record.partition, record.offset, config.release, index_version, epoch)
     return blake2b("\x00".join(map(str, parts)).encode(), digest_size=12).hexdigest()

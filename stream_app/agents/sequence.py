@@ -91,9 +91,7 @@ class SequenceProcessor:
         ]
         outputs += self._activity_records(effects.activity)
         outputs += dead_letters
-        outputs.append(
-            OutRecord(topics.status, 0, b"%d" % partition, encode(self._stage.status(last_offset)))
-        )
+        outputs.append(OutRecord(topics.status, 0, b"%d" % partition, encode(self._stage.status(last_offset))))
         changes = {
             tables.key_of(user_id): (kept.position, tables.encode_value(kept.history))
             for user_id, kept in effects.changed.items()
@@ -129,9 +127,7 @@ class SequenceProcessor:
             facts["truncated-from-bytes"] = str(len(value))
             value = value[:MAX_DEAD_BYTES]
         headers = [(name, text.encode("utf-8", "backslashreplace")) for name, text in facts.items()]
-        return OutRecord(
-            self._topics.dead_letter, 0, run.keys[place], value if value is not None else b"", headers
-        )
+        return OutRecord(self._topics.dead_letter, 0, run.keys[place], value if value is not None else b"", headers)
 
 
 def _has_header(headers: Headers, name: str) -> bool:

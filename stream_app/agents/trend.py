@@ -69,9 +69,7 @@ class TrendProcessor:
             for record in folded
         ]
         if complete is not None:
-            outputs.append(
-                OutRecord(self._topics.trends, run.partition, b"", encode(TrendEpochRecord(epoch=complete)))
-            )
+            outputs.append(OutRecord(self._topics.trends, run.partition, b"", encode(TrendEpochRecord(epoch=complete))))
         changes = {
             tables.key_of(item_id): (position, tables.encode_value(statistics))
             for item_id, (position, statistics) in stage.changed.items()

@@ -106,9 +106,7 @@ def logging_properties() -> str:
     return _LOGGING
 
 
-def server_properties(
-    *, log_dir: Path, client_port: int, controller_port: int, extra: Mapping[str, str]
-) -> str:
+def server_properties(*, log_dir: Path, client_port: int, controller_port: int, extra: Mapping[str, str]) -> str:
     """Return the text of Kafka's properties file.
 
     Args:

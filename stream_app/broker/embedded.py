@@ -140,9 +140,7 @@ class EmbeddedBroker:
         """
         if self._process is not None:
             if self._process.poll() is None:
-                raise BrokerError(
-                    f"The broker runs already, on {self.bootstrap_servers}.", mend="stop it first."
-                )
+                raise BrokerError(f"The broker runs already, on {self.bootstrap_servers}.", mend="stop it first.")
             self.kill()  # it ended by itself; what is left of it is put away
         folder = self._open_folder()
         previous = read_holder(folder.lock_file)
@@ -194,9 +192,7 @@ class EmbeddedBroker:
             ) from error
         return self._folder
 
-    def _start_locked(
-        self, folder: DataFolder, lock: FolderLock, previous: Holder | None, timeout_s: float
-    ) -> None:
+    def _start_locked(self, folder: DataFolder, lock: FolderLock, previous: Holder | None, timeout_s: float) -> None:
         holder = Holder(pid=os.getpid(), since=datetime.now(UTC).isoformat(timespec="seconds"))
         lock.record(holder)
         java = find_java(os.environ)

@@ -131,13 +131,9 @@ def _train(ready: Installation, target: Path) -> None:
         write_configuration(folder, ports, {})
         main = [MAIN_CLASS, str(folder.properties_file)]
         flags = [f"-XX:AOTCacheOutput={made}"]
-        command = java_command(
-            ready.java, ready.jars, folder, heap_mb=TRAINING_HEAP_MB, flags=flags, main=main
-        )
+        command = java_command(ready.java, ready.jars, folder, heap_mb=TRAINING_HEAP_MB, flags=flags, main=main)
         with folder.lock_file.open("w") as keep:
-            process = KafkaProcess.launch(
-                command, folder=folder.path, output=folder.output_file, inherit=keep.fileno()
-            )
+            process = KafkaProcess.launch(command, folder=folder.path, output=folder.output_file, inherit=keep.fileno())
             try:
                 deadline_s = time.monotonic() + TRAINING_START_S
                 wait_ready(process, folder, port=ports[0], log_start=0, deadline_s=deadline_s)

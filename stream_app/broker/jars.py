@@ -114,8 +114,7 @@ def verify_jar(jar: Jar, path: Path) -> None:
     seen = sha256_of(path)
     if seen != jar.sha256:
         raise JarDamagedError(
-            f"{path.name} ({jar.coordinates}) at {path} is damaged: its SHA-256 is {seen}, "
-            f"expected {jar.sha256}.",
+            f"{path.name} ({jar.coordinates}) at {path} is damaged: its SHA-256 is {seen}, expected {jar.sha256}.",
             mend=f"delete {path} and start again; it will be fetched anew.",
         )
 

@@ -136,9 +136,7 @@ def format_folder(folder: DataFolder, bootstrap: Path) -> None:
 def write_configuration(folder: DataFolder, ports: tuple[int, int], extra: Mapping[str, str]) -> None:
     """Write Kafka's properties and logging files for the ports `(client, controller)`."""
     folder.log_file.parent.mkdir(parents=True, exist_ok=True)
-    text = server_properties(
-        log_dir=folder.kafka, client_port=ports[0], controller_port=ports[1], extra=extra
-    )
+    text = server_properties(log_dir=folder.kafka, client_port=ports[0], controller_port=ports[1], extra=extra)
     folder.properties_file.write_text(text, "ascii")
     folder.logging_file.write_text(logging_properties(), "ascii")
 
@@ -180,9 +178,7 @@ def aot_flags(installation: Installation) -> list[str]:
     return [f"-XX:AOTCache={installation.aot_cache}", "-Xlog:aot=off", "-Xlog:cds=off"]
 
 
-def wait_ready(
-    process: KafkaProcess, folder: DataFolder, *, port: int, log_start: int, deadline_s: float
-) -> None:
+def wait_ready(process: KafkaProcess, folder: DataFolder, *, port: int, log_start: int, deadline_s: float) -> None:
     """Wait until the broker answers.
 
     Args:

@@ -48,9 +48,7 @@ def resolve_settings(ctx: click.Context) -> Settings:
             f"No Kafka broker is named, and no embedded one runs: there is no {address_file(settings)}.",
             mend="run `sliceflow up` in another terminal, or set KAFKA_BOOTSTRAP_SERVERS",
         )
-    return msgspec.structs.replace(
-        settings, kafka=msgspec.structs.replace(settings.kafka, bootstrap_servers=found)
-    )
+    return msgspec.structs.replace(settings, kafka=msgspec.structs.replace(settings.kafka, bootstrap_servers=found))
 
 
 def read_address(settings: Settings) -> str:

@@ -28,12 +28,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """
     rows = list(described(plain_settings(ctx)))
     if as_json:
-        echo_json(
-            {
-                name: {"value": value, "variable": _variable(name), "meaning": text}
-                for name, value, text in rows
-            }
-        )
+        echo_json({name: {"value": value, "variable": _variable(name), "meaning": text} for name, value, text in rows})
         return
     table = Table(box=None)
     table.add_column("setting", no_wrap=True)
@@ -48,10 +43,7 @@ def described(settings: Settings) -> Iterator[tuple[str, Any, str]]:
     """Name, value and meaning of each setting, in the order of the file; secrets as ``***``."""
     for name, value, text in _fields(settings):
         if isinstance(value, KafkaSettings):
-            yield from (
-                (f"{name}.{inner}", _masked(f"{name}.{inner}", at), said)
-                for inner, at, said in _fields(value)
-            )
+            yield from ((f"{name}.{inner}", _masked(f"{name}.{inner}", at), said) for inner, at, said in _fields(value))
         else:
             yield name, _masked(name, value), text
 
@@ -64,9 +56,7 @@ def _fields(struct: msgspec.Struct) -> Iterator[tuple[str, Any, str]]:
 
 def _description(hint: Any) -> str:
     # An annotated type in an annotated type is flat here; the description is in whichever note has one.
-    found = [
-        note.description for note in get_args(hint) if isinstance(note, msgspec.Meta) and note.description
-    ]
+    found = [note.description for note in get_args(hint) if isinstance(note, msgspec.Meta) and note.description]
     return found[-1] if found else ""
 
 

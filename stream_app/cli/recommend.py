@@ -75,9 +75,7 @@ async def find_list(settings: Settings, user: str, count: int | None = None) -> 
             return None
         shown = msgspec.json.decode(record.value, type=Recommendation)
         shown = msgspec.structs.replace(shown, items=shown.items[:count])
-        titles = await find_titles(
-            reader, prefixed(settings.prefix, ITEMS), [line.item_id for line in shown.items]
-        )
+        titles = await find_titles(reader, prefixed(settings.prefix, ITEMS), [line.item_id for line in shown.items])
     return FoundList(shown, record, titles)
 
 
@@ -104,9 +102,7 @@ async def find_titles(reader: TopicReader, topic: str, item_ids: Iterable[str]) 
     return titles
 
 
-async def _titles_in(
-    reader: TopicReader, topic: str, partition: int, keys: set[bytes], titles: dict[str, str]
-) -> None:
+async def _titles_in(reader: TopicReader, topic: str, partition: int, keys: set[bytes], titles: dict[str, str]) -> None:
     missing = set(keys)
     async for record in reader.read_backwards(topic, partition, max_offsets=MAX_TITLE_OFFSETS):
         if record.key not in missing:
@@ -137,9 +133,7 @@ def _print(found: FoundList) -> None:
     table = Table("rank", "item", "title", "score", "sources", box=None)
     for rank, line in enumerate(shown.items, start=1):
         title = escape(printable(found.titles.get(line.item_id, "")))
-        table.add_row(
-            str(rank), escape(printable(line.item_id)), title, f"{line.score:.4f}", ", ".join(line.sources)
-        )
+        table.add_row(str(rank), escape(printable(line.item_id)), title, f"{line.score:.4f}", ", ".join(line.sources))
     console = Console()
     console.print(table)
     console.print(printable(provenance(shown)), markup=False, highlight=False)

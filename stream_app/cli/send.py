@@ -56,9 +56,7 @@ def checked_event(fields: dict[str, Any], now_ms: int, settings: Settings) -> Ev
     value = _producer_value(given, settings)
     answer = clean_event(str(given["user_id"]).encode("utf-8"), value, now_ms, clean_rules(settings))
     if isinstance(answer, Rejection):
-        raise UsageError(
-            f"This event would be refused ({answer.reason}): {answer.detail}.", mend="correct the option"
-        )
+        raise UsageError(f"This event would be refused ({answer.reason}): {answer.detail}.", mend="correct the option")
     return answer
 
 

@@ -22,9 +22,7 @@ SHOWN_ITEMS = 8
 
 @click.command("tail")
 @click.option("--user", help="Only this user's lists.")
-@click.option(
-    "--from-start", is_flag=True, help="Begin with the oldest list that is there, not with the next one."
-)
+@click.option("--from-start", is_flag=True, help="Begin with the oldest list that is there, not with the next one.")
 @click.option("--limit", type=click.IntRange(min=1), help="End after so many lists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records as they are, one a line.")
 @click.pass_context
@@ -35,9 +33,7 @@ def command(ctx: click.Context, user: str | None, from_start: bool, limit: int |
         asyncio.run(_follow(settings, user, from_start, limit, as_json))
 
 
-async def _follow(
-    settings: Settings, user: str | None, from_start: bool, limit: int | None, as_json: bool
-) -> None:
+async def _follow(settings: Settings, user: str | None, from_start: bool, limit: int | None, as_json: bool) -> None:
     topic = prefixed(settings.prefix, RECOMMENDATIONS)
     key = None if user is None else user.encode("utf-8")
     num_shown = 0

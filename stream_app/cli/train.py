@@ -43,9 +43,7 @@ from stream_app.errors import UsageError
     show_default=True,
     help="Last share, by time, that decides when to stop and fits the scorer.",
 )
-@click.option(
-    "--seed", type=int, default=0, show_default=True, help="Same seed, same data: same model (one thread)."
-)
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same data: same model (one thread).")
 @click.option(
     "--max-epochs",
     type=click.IntRange(min=1),
@@ -65,18 +63,12 @@ from stream_app.errors import UsageError
     type=click.FloatRange(min=1),
     help="Stop after this many seconds; makes the result depend on the machine.",
 )
-@click.option(
-    "--dim", type=click.IntRange(min=8), default=64, show_default=True, help="Length of all vectors."
-)
-@click.option(
-    "--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads for the arithmetic."
-)
+@click.option("--dim", type=click.IntRange(min=8), default=64, show_default=True, help="Length of all vectors.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads for the arithmetic.")
 @click.option("--half", is_flag=True, help="Store the weights in half the size.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 @click.pass_context
-def command(
-    ctx: click.Context, /, file: Path | None, topic: bool, out: Path, as_json: bool, **options: Any
-) -> None:
+def command(ctx: click.Context, /, file: Path | None, topic: bool, out: Path, as_json: bool, **options: Any) -> None:
     """Train the slice transformer and the scorer on FILE (Parquet, NDJSON or CSV), and write a model folder.
 
     The log is cut into slices by the very rule the stream uses, so train with the settings you run with. The last
@@ -86,22 +78,18 @@ def command(
         raise UsageError("Either FILE or --topic is needed, not both.", mend="see `sliceflow train --help`")
     settings = reachable_settings(ctx) if topic else plain_settings(ctx)
     # torch takes seconds to import: only once the command is known to make sense.
-    import torch
-
-    from encoders.train import TrainConfig
+    from encoders.train import TrainConfig, use_threads
     from stream_app.event_log import parse_fields, read_events, read_topic
     from stream_app.training import train
 
-    torch.set_num_threads(options["threads"])
+    use_threads(options["threads"])
     if file is None:
         log = read_topic(settings)
     else:
         fields = parse_fields(options["fields"])
         log = read_events(file, settings, fields=fields, ts_unit=options["ts_unit"], limit=options["limit"])
     events = log.events[: max(1, int(len(log.events) * options["share"]))]
-    click.echo(
-        f"{len(events)} events; {log.num_refused} rows were no events of the types in the settings", err=True
-    )
+    click.echo(f"{len(events)} events; {log.num_refused} rows were no events of the types in the settings", err=True)
     config = TrainConfig(
         dim=options["dim"],
         slice_events=settings.slice_events,

@@ -84,9 +84,7 @@ class BatchApp(faust.App):
         self._before_open: list[Callable[[], Awaitable[None]]] = []
         self.on_partitions_revoked.connect(self._close_partitions)  # type: ignore[arg-type]
 
-    def attach(
-        self, topic: str, new_processor: Callable[[int], Processor], *, table: str | None = None
-    ) -> None:
+    def attach(self, topic: str, new_processor: Callable[[int], Processor], *, table: str | None = None) -> None:
         """Give the runs of `topic` to processors, one for each partition, and their changes to `table`.
 
         Args:
@@ -192,9 +190,7 @@ class BatchApp(faust.App):
         return cast(BatchConsumer, self.consumer)
 
     def _new_table(self, name: str) -> StateTable:
-        changelog = self.topic(
-            f"{self.config.changelog_prefix}{name}-changelog", key_type=bytes, value_type=bytes
-        )
+        changelog = self.topic(f"{self.config.changelog_prefix}{name}-changelog", key_type=bytes, value_type=bytes)
         return cast(StateTable, self.Table(name, changelog_topic=changelog))
 
     def _new_transport(self) -> BatchTransport:

@@ -31,9 +31,7 @@ class Follower:
         hold: Back-pressure: the partitions that nothing is to be fetched of for now.
     """
 
-    def __init__(
-        self, connection: dict[str, Any], topic: str, on_run: OnRun, *, hold: Hold = lambda: ()
-    ) -> None:
+    def __init__(self, connection: dict[str, Any], topic: str, on_run: OnRun, *, hold: Hold = lambda: ()) -> None:
         self._connection = connection
         self._topic = topic
         self._on_run = on_run
@@ -64,9 +62,7 @@ class Follower:
             end_process(f"Topic {self._topic} could not be followed: {error}", error)
 
     async def _read(self) -> None:
-        consumer = AIOKafkaConsumer(
-            **self._connection, enable_auto_commit=False, auto_offset_reset="earliest"
-        )
+        consumer = AIOKafkaConsumer(**self._connection, enable_auto_commit=False, auto_offset_reset="earliest")
         await consumer.start()
         try:
             partitions = await _assign_all(consumer, self._topic)

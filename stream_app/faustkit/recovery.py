@@ -105,9 +105,7 @@ async def recover(
     """
     if not stores:
         return 0
-    consumer = AIOKafkaConsumer(
-        **connection, enable_auto_commit=False, auto_offset_reset="none", max_poll_records=5000
-    )
+    consumer = AIOKafkaConsumer(**connection, enable_auto_commit=False, auto_offset_reset="none", max_poll_records=5000)
     await consumer.start()
     try:
         partitions = {TopicPartition(changelog, partition): store for partition, store in stores.items()}

@@ -6,12 +6,15 @@ same envelope is what stands in the changelog, so store and changelog can be com
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch, WriteBufferManager
+
+log = logging.getLogger("sliceflow.faustkit")
 
 _VALUE = b"v"
 """Prefix of the keys of values; everything else in the database is our own."""
@@ -49,9 +52,7 @@ class StoreMemory:
 
     def __init__(self, limit_bytes: int) -> None:
         self.cache = Cache(limit_bytes)
-        self.write_buffers = WriteBufferManager.new_write_buffer_manager_with_cache(
-            limit_bytes // 2, False, self.cache
-        )
+        self.write_buffers = WriteBufferManager.new_write_buffer_manager_with_cache(limit_bytes // 2, False, self.cache)
 
 
 class PartitionStore:
@@ -110,6 +111,22 @@ class PartitionStore:
     def close(self) -> None:
         """Close the database and free its lock."""
         self._db.close()
+
+
+def open_or_quarantine(path: Path, memory: StoreMemory) -> PartitionStore:
+    """Open a store; a damaged one is put aside and an empty one opened, to be filled from its changelog.
+
+    Raises:
+        Exception: What RocksDB says, where it is not damage (the folder is locked, the disk is full).
+    """
+    try:
+        return PartitionStore(path, memory)
+    except Exception as error:  # rocksdict has no finer class
+        if "Corruption" not in str(error):
+            raise
+        aside = quarantine(path)
+        log.error("The store %s is damaged (%s); it was put aside as %s and is rebuilt.", path, error, aside.name)
+        return PartitionStore(path, memory)
 
 
 def quarantine(path: Path) -> Path:

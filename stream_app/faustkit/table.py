@@ -9,7 +9,7 @@ import faust
 from faust.stores.base import Store
 from faust.types import TP
 
-from stream_app.faustkit.store import PartitionStore, StoreMemory
+from stream_app.faustkit.store import PartitionStore, StoreMemory, open_or_quarantine
 
 
 class PartitionedStore(Store[bytes, bytes]):
@@ -36,7 +36,7 @@ class PartitionedStore(Store[bytes, bytes]):
     def open(self, partition: int) -> PartitionStore:
         """Open the store of a partition that was assigned."""
         if partition not in self._open:
-            self._open[partition] = PartitionStore(self.path(partition), self._memory)
+            self._open[partition] = open_or_quarantine(self.path(partition), self._memory)
         return self._open[partition]
 
     def path(self, partition: int) -> Path:
@@ -70,9 +70,7 @@ class PartitionedStore(Store[bytes, bytes]):
 
     def reset_state(self) -> None:
         """Refused: it would throw away all partitions of all tables at once."""
-        raise NotImplementedError(
-            "Remove the folder of one partition instead; it is rebuilt from its changelog."
-        )
+        raise NotImplementedError("Remove the folder of one partition instead; it is rebuilt from its changelog.")
 
     async def backup_partition(self, *_: Any, **__: Any) -> None:
         """Refused: the changelog is the backup."""

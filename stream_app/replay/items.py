@@ -38,9 +38,7 @@ def read_items(path: str | Path) -> Iterator[dict[str, object]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise LogFormatError(
-            f"There is no item file {path}.", mend="pass the path of an NDJSON file of items."
-        )
+        raise LogFormatError(f"There is no item file {path}.", mend="pass the path of an NDJSON file of items.")
     for number, line in enumerate(lines_of(path), start=1):
         text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
         if text.strip():
@@ -51,9 +49,7 @@ def _item_of(line: bytes, *, where: str) -> dict[str, object]:
     try:
         parsed = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise LogFormatError(
-            f"{where} is not JSON: {error}.", mend="write one JSON object per line."
-        ) from error
+        raise LogFormatError(f"{where} is not JSON: {error}.", mend="write one JSON object per line.") from error
     if not isinstance(parsed, dict):
         raise LogFormatError(f"{where} is no JSON object.", mend="write one JSON object per line.")
     item: dict[str, object] = {}

@@ -102,9 +102,7 @@ class LogSummary:
     """Number of events by type, most frequent first."""
 
 
-def open_log(
-    path: str | Path, fields: Mapping[str, str] | None = None, *, ts_unit: TsUnit | None = None
-) -> EventLog:
+def open_log(path: str | Path, fields: Mapping[str, str] | None = None, *, ts_unit: TsUnit | None = None) -> EventLog:
     """Open an event log: Parquet, NDJSON or CSV, the last two plain or gzipped.
 
     Args:
@@ -124,9 +122,7 @@ def open_log(
     return EventLog(source, match_columns(source.seen, fields, where=str(path)), ts_unit, str(path))
 
 
-def describe(
-    path: str | Path, fields: Mapping[str, str] | None = None, *, ts_unit: TsUnit | None = None
-) -> LogSummary:
+def describe(path: str | Path, fields: Mapping[str, str] | None = None, *, ts_unit: TsUnit | None = None) -> LogSummary:
     """Read a whole log and sum it up. Holds the ids of all users and items in memory.
 
     Arguments and errors as for `open_log`.

@@ -100,9 +100,7 @@ class CleanRules:
         return Event(**dict(zip(Event.__struct_fields__, msgspec.structs.astuple(event), strict=True)))
 
 
-def clean_event(
-    key: bytes | None, value: bytes | None, record_ts_ms: int, rules: CleanRules
-) -> Event | Rejection:
+def clean_event(key: bytes | None, value: bytes | None, record_ts_ms: int, rules: CleanRules) -> Event | Rejection:
     """The event in one record, or why there is none; never raises, whatever the bytes.
 
     Args:
@@ -120,9 +118,7 @@ def clean_event(
     return clean_thoroughly(key, value, record_ts_ms, rules)
 
 
-def clean_thoroughly(
-    key: bytes | None, value: bytes | None, record_ts_ms: int, rules: CleanRules
-) -> Event | Rejection:
+def clean_thoroughly(key: bytes | None, value: bytes | None, record_ts_ms: int, rules: CleanRules) -> Event | Rejection:
     """What `clean_event` must answer: the slow definition, and the only place where rejections are made."""
     try:
         user_key, text = _texts(key, value)
@@ -228,9 +224,7 @@ def _texts(key: bytes | None, value: bytes | None) -> tuple[str, str]:
 
 def _event_of(document: Mapping[str, Any], user_key: str, record_ts_ms: int, rules: CleanRules) -> Event:
     found = {
-        name: document[theirs]
-        for name in Event.__struct_fields__
-        if (theirs := rules.producer_name(name)) in document
+        name: document[theirs] for name in Event.__struct_fields__ if (theirs := rules.producer_name(name)) in document
     }
     for name in REQUIRED_FIELDS:
         if name not in found:
@@ -260,9 +254,7 @@ def _check_meaning(event: Event, user_key: str, record_ts_ms: int, rules: CleanR
         known = ", ".join(sorted(rules.event_types))
         refuse("unknown_type", f"the type is {shown(event.type)}; accepted are {known}")
     if event.ts < 0:
-        refuse(
-            "negative_ts", f"the event time is {event.ts} ms; expected milliseconds since 1970, not negative"
-        )
+        refuse("negative_ts", f"the event time is {event.ts} ms; expected milliseconds since 1970, not negative")
     if event.ts > record_ts_ms + rules.max_future_ms:
         refuse(
             "ts_in_future",
@@ -341,9 +333,7 @@ def _context_fault(node: Any, depth: int) -> tuple[str, str] | None:
     if isinstance(node, bool) or node is None:
         return None
     if isinstance(node, int):
-        return (
-            None if -(2**63) <= node < 2**64 else ("number_out_of_range", "an integer does not fit 64 bits")
-        )
+        return None if -(2**63) <= node < 2**64 else ("number_out_of_range", "an integer does not fit 64 bits")
     if isinstance(node, float):
         return None if math.isfinite(node) else ("number_out_of_range", "a number is too large to read")
     if depth > MAX_CONTEXT_DEPTH:

@@ -63,9 +63,7 @@ def _newer_revision(known: SliceRecord, record: SliceRecord) -> SliceRecord:
     return newer
 
 
-def arrays_of(
-    records: Sequence[SliceRecord], slice_events: int, item_rows: RowsOf, type_rows: RowsOf
-) -> SliceArrays:
+def arrays_of(records: Sequence[SliceRecord], slice_events: int, item_rows: RowsOf, type_rows: RowsOf) -> SliceArrays:
     """The slices as arrays for the encoder; of a longer slice the newest `slice_events` events."""
     parts = [record.events[-slice_events:] for record in records]
     lengths_S = np.array([len(part) for part in parts], dtype=np.int64)

@@ -92,9 +92,7 @@ def merged_vectors(memory: UserMemory, num_half_lives: int, dim: int) -> Array:
     return np.asarray(numerators / np.maximum(denominators, np.float32(1e-30)), dtype=np.float32)
 
 
-def _replace(
-    memory: UserMemory, part: MergedSlice, half_lives_ms: npt.NDArray[np.float64], keep: int
-) -> bool:
+def _replace(memory: UserMemory, part: MergedSlice, half_lives_ms: npt.NDArray[np.float64], keep: int) -> bool:
     known = next((other for other in memory.recent if other.seq == part.seq), None)
     if known is None:
         return _insert(memory, part, half_lives_ms, keep)
@@ -117,9 +115,7 @@ def _insert(memory: UserMemory, part: MergedSlice, half_lives_ms: npt.NDArray[np
     return True
 
 
-def _add(
-    memory: UserMemory, part: MergedSlice, half_lives_ms: npt.NDArray[np.float64], *, sign: float
-) -> None:
+def _add(memory: UserMemory, part: MergedSlice, half_lives_ms: npt.NDArray[np.float64], *, sign: float) -> None:
     code_D = np.frombuffer(part.code, dtype="<f4")
     num_half_lives, dim = len(half_lives_ms), len(code_D)
     if memory.numerators:

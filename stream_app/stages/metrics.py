@@ -36,9 +36,7 @@ class Quality:
     num_targets: int
 
 
-def quality(
-    ranks: Sequence[int | None], users: Sequence[str], *, num_resamples: int = 200, seed: int = 0
-) -> Quality:
+def quality(ranks: Sequence[int | None], users: Sequence[str], *, num_resamples: int = 200, seed: int = 0) -> Quality:
     """Quality of many lists.
 
     Args:

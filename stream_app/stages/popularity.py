@@ -142,7 +142,5 @@ def _fold_next(
     for item, milli in pending.next_milli.items():
         short, long = scores.get(item, (0.0, 0.0))
         scores[item] = (short + milli / MILLI, long + milli / MILLI)
-    ordered = sorted(
-        ((item, *score) for item, score in scores.items()), key=lambda row: (-(row[1] + row[2]), row[0])
-    )
+    ordered = sorted(((item, *score) for item, score in scores.items()), key=lambda row: (-(row[1] + row[2]), row[0]))
     return ordered[: rule.max_next]

@@ -95,9 +95,7 @@ def rank(found: Candidates, features_CF: Floats, weights_F: Floats, num_items: i
     item_ids = list(found.sources)
     order = sorted(range(len(item_ids)), key=lambda place: (-rounded[place], item_ids[place]))
     return [
-        RankedItem(
-            item_id=item_ids[place], score=float(rounded[place]), sources=found.sources[item_ids[place]]
-        )
+        RankedItem(item_id=item_ids[place], score=float(rounded[place]), sources=found.sources[item_ids[place]])
         for place in order[:num_items]
     ]
 
@@ -149,8 +147,6 @@ def _vector_features(query: Query, item_ids: list[str], vectors_of: VectorsOf) -
     columns[:, 1] = ~found_C
     if found_C.any():
         # Summed per row in float64, so that a candidate's score does not depend on its companions.
-        dots = np.einsum(
-            "cd,d->c", vectors_CD[found_C].astype(np.float64), query.user_vector.astype(np.float64)
-        )
+        dots = np.einsum("cd,d->c", vectors_CD[found_C].astype(np.float64), query.user_vector.astype(np.float64))
         columns[found_C, 0] = np.maximum(dots - dots.max(), VECTOR_FLOOR)
     return columns

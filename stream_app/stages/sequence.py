@@ -121,7 +121,7 @@ class SequenceStage:
         self._close_silent(offset)
 
     def take_tick(self, ts_ms: int, offset: int, *, last: bool) -> None:
-        """Event time has come to `ts_ms`: all events before it were sent. The last tick of a replay lets go of the clock."""
+        """Event time has come to `ts_ms`: all events before it were sent. The last tick lets go of the clock."""
         self.totals.clock.advance(ts_ms)
         self.totals.clock.strict = not last
         self._close_silent(offset)
@@ -193,9 +193,7 @@ class SequenceStage:
         self._effects.activity.extend(self._activity(event, offset, epoch, before))
         self._set_timer(event.user_id, history)
 
-    def _activity(
-        self, event: Event, offset: int, epoch: int, before: str | None
-    ) -> Iterable[ActivityRecord]:
+    def _activity(self, event: Event, offset: int, epoch: int, before: str | None) -> Iterable[ActivityRecord]:
         touch = ActivityRecord(
             partition=self.partition,
             offset=offset,

@@ -142,9 +142,7 @@ def previous_item(history: UserHistory) -> str | None:
     return history.slices[-1].events[-1].item_id if history.slices else None
 
 
-def slice_record(
-    user_id: str, part: Slice, partition: int, *, fresh: bool, join_epoch: int | None
-) -> SliceRecord:
+def slice_record(user_id: str, part: Slice, partition: int, *, fresh: bool, join_epoch: int | None) -> SliceRecord:
     """The record that publishes one revision of a slice."""
     previous = part.previous_ts
     events = []

@@ -143,9 +143,7 @@ def _check_depth_and_text(document: Any) -> None:
         node, depth = waiting.pop()
         if isinstance(node, str):
             if _SURROGATE.search(node):
-                refuse(
-                    "bad_utf8", f"the text {shown(node)} holds half a surrogate pair, which is no character"
-                )
+                refuse("bad_utf8", f"the text {shown(node)} holds half a surrogate pair, which is no character")
         elif isinstance(node, (dict, list)):
             if depth > MAX_DEPTH:
                 refuse("too_deep", f"the value is nested more than {MAX_DEPTH} levels deep")

@@ -104,7 +104,8 @@ class TrendView:
         short_sum = sum(row[1] for row in record.next_items) * short_kept + 1.0
         long_sum = sum(row[2] for row in record.next_items) * long_kept + 1.0
         return [
-            (item, s * short_kept / short_sum, l * long_kept / long_sum) for item, s, l in record.next_items
+            (item, short * short_kept / short_sum, long * long_kept / long_sum)
+            for item, short, long in record.next_items
         ]
 
     def _row_of(self, item_id: str) -> int:

@@ -10,10 +10,11 @@ import socket
 from pathlib import Path
 
 from stream_app.faustkit import AppConfig, BatchApp
-from stream_app.kafka import connection, faust_credentials
+from stream_app.kafka import connection
 from stream_app.lag import group_name
 from stream_app.roles import ROLES
 from stream_app.settings import Settings
+from stream_app.wiring.credentials import faust_credentials
 from stream_app.wiring.role_app import Report, RoleApp
 
 __all__ = ["ROLES", "RoleApp", "build_app", "store_folder"]

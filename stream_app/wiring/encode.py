@@ -39,9 +39,7 @@ def _item_vector_records(settings: Settings, encoder: SliceEncoder) -> dict[int,
     records: dict[int, list[OutRecord]] = {partition: [] for partition in range(settings.partitions)}
     for item_id, vector_D in zip(*encoder.item_vectors(), strict=True):
         key = tables.key_of(item_id)
-        value = encode(
-            ItemVectorRecord(item_id=item_id, release=encoder.release, vector=pack_vector(vector_D))
-        )
+        value = encode(ItemVectorRecord(item_id=item_id, release=encoder.release, vector=pack_vector(vector_D)))
         partition = partition_of(key, settings.partitions)
         records[partition].append(OutRecord(topic, partition, key, value))
     for partition, listed in records.items():

@@ -45,9 +45,7 @@ def build(settings: Settings, app: BatchApp, report: Report) -> RoleApp:
         report(f"index of {len(items.index)} items, release {model.release}")
 
     app.before_open(trends.restart)
-    app.attach(
-        topics.prefixed(settings.prefix, topics.SLICE_VECTORS), new_processor, table=tables.USER_VECTORS
-    )
+    app.attach(topics.prefixed(settings.prefix, topics.SLICE_VECTORS), new_processor, table=tables.USER_VECTORS)
     return RoleApp(app, before)
 
 

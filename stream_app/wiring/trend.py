@@ -20,7 +20,5 @@ def build(settings: Settings, app: BatchApp, report: Report) -> RoleApp:
     def new_processor(partition: int) -> TrendProcessor:
         return TrendProcessor(TrendStage(settings.partitions, trend_rule(settings)), names, time.monotonic)
 
-    app.attach(
-        topics.prefixed(settings.prefix, topics.ITEM_ACTIVITY), new_processor, table=tables.ITEM_STATISTICS
-    )
+    app.attach(topics.prefixed(settings.prefix, topics.ITEM_ACTIVITY), new_processor, table=tables.ITEM_STATISTICS)
     return RoleApp(app)

@@ -17,9 +17,7 @@ MIRROR = "https://mirror.example/maven"
 
 
 def settings_with(*mirrors: tuple[str, str], namespace: str = "") -> str:
-    inner = "".join(
-        f"<mirror><id>m</id><mirrorOf>{of}</mirrorOf><url>{url}</url></mirror>" for of, url in mirrors
-    )
+    inner = "".join(f"<mirror><id>m</id><mirrorOf>{of}</mirrorOf><url>{url}</url></mirror>" for of, url in mirrors)
     return f"<settings{namespace}><mirrors>{inner}</mirrors></settings>"
 
 

@@ -143,9 +143,7 @@ def test_config_shows_every_setting_with_its_meaning(lonely: Cli) -> None:
     shown = json.loads(lonely.ok("config", "--json"))
     names = [*(f"kafka.{name}" for name in KafkaSettings.__struct_fields__), *Settings.__struct_fields__[1:]]
     assert list(shown) == names
-    assert all(one["meaning"] for one in shown.values()), [
-        n for n, one in shown.items() if not one["meaning"]
-    ]
+    assert all(one["meaning"] for one in shown.values()), [n for n, one in shown.items() if not one["meaning"]]
     table = lonely.ok("config")
     assert all(name in table for name in names)
 

@@ -21,8 +21,7 @@ from tests.cli.conftest import Cli
 def list_of(user: str, number: int, items: Iterable[str]) -> Recommendation:
     """A list whose scores fall from 1 by tenths."""
     ranked = [
-        RankedItem(item_id=item, score=1 - rank / 10, sources=["index", "popular"])
-        for rank, item in enumerate(items)
+        RankedItem(item_id=item, score=1 - rank / 10, sources=["index", "popular"]) for rank, item in enumerate(items)
     ]
     return Recommendation(
         recommendation_id=f"r{number}",
@@ -136,9 +135,7 @@ def test_send_tells_where_the_event_lies(cli: Cli) -> None:
         "--price",
         "9.5",
     ]
-    answer = json.loads(
-        cli.ok("send", *args, "--event-id", "e1", "--quantity", "2", "--query", "read", "--json")
-    )
+    answer = json.loads(cli.ok("send", *args, "--event-id", "e1", "--quantity", "2", "--query", "read", "--json"))
     cli.ok("send", "--user", "ann", "--item", "pen", "--session-id", "s1")
     first, second = events_in(cli)
     assert (answer["topic"], answer["partition"], answer["offset"]) == (
@@ -219,9 +216,7 @@ def test_a_damaged_list_is_told_with_its_place(cli: Cli) -> None:
 @pytest.mark.kafka
 def test_tail_prints_lists_as_published(cli: Cli) -> None:
     cli.ok("topics", "--create")
-    lists = [
-        list_of(user, number, ["a", "b"]) for number, user in enumerate(["ann", "bob", "ann", "eve", "ann"])
-    ]
+    lists = [list_of(user, number, ["a", "b"]) for number, user in enumerate(["ann", "bob", "ann", "eve", "ann"])]
     produce(cli, RECOMMENDATIONS, [(one.user_id, encode(one)) for one in lists])
     lines = cli.ok("tail", "--from-start", "--user", "ann", "--limit", "3", "--json").splitlines()
     assert lines == [encode(one).decode() for one in lists if one.user_id == "ann"]

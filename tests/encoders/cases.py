@@ -59,9 +59,7 @@ def rows_of_batch(batch: SliceBatch, rows: Sequence[int]) -> SliceBatch:
     )
 
 
-def histories_of(
-    users: Sequence[Sequence[Sequence[tuple[int, int]]]], *, weight: float = 1.0
-) -> TrainingHistories:
+def histories_of(users: Sequence[Sequence[Sequence[tuple[int, int]]]], *, weight: float = 1.0) -> TrainingHistories:
     """Histories written out as users of slices of (item row, time in ms); every event has type row 2."""
     slices = [events for user in users for events in user]
     events = [event for one in slices for event in one]

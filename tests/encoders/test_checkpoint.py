@@ -39,9 +39,7 @@ def resign(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     del spec["spec_sha256"]
     change(spec)
     canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    (folder / "spec.json").write_text(
-        json.dumps({**spec, "spec_sha256": hashlib.sha256(canonical).hexdigest()})
-    )
+    (folder / "spec.json").write_text(json.dumps({**spec, "spec_sha256": hashlib.sha256(canonical).hexdigest()}))
 
 
 def test_same_model_same_bytes(tmp_path: Path, folder: Path) -> None:
@@ -146,9 +144,7 @@ def test_a_signed_spec_must_still_fit(folder: Path, field: str, value: object, m
 
 def test_other_shapes_are_named(folder: Path) -> None:
     resign(folder, lambda spec: spec["dims"].update(num_heads=4, slice_events=9))
-    with pytest.raises(
-        DamagedModelError, match=r"has tensors \{'positions': \(16, 64\)\}, expected .*\(9, 64\)"
-    ):
+    with pytest.raises(DamagedModelError, match=r"has tensors \{'positions': \(16, 64\)\}, expected .*\(9, 64\)"):
         load_model(folder)
 
 

@@ -83,6 +83,4 @@ def test_refuses_disorder() -> None:
     with pytest.raises(ValueError, match="weight is 0"):
         memory.merged(code, 0.0, 6_000, HALF_LIVES_MS)
     with pytest.raises(ValueError, match="no slices"):
-        direct_means(
-            np.zeros((0, 5), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), HALF_LIVES_MS
-        )
+        direct_means(np.zeros((0, 5), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), HALF_LIVES_MS)

@@ -84,8 +84,7 @@ def test_every_input_matters(runtime: SliceEncoderRuntime) -> None:
     before = runtime.encode(batch)
     for name, value in (("item_rows_SL", 33), ("type_rows_SL", 1), ("gaps_ms_SL", 7)):
         changed = {
-            key: getattr(batch, key).copy()
-            for key in ("item_rows_SL", "type_rows_SL", "gaps_ms_SL", "lengths_S")
+            key: getattr(batch, key).copy() for key in ("item_rows_SL", "type_rows_SL", "gaps_ms_SL", "lengths_S")
         }
         changed[name][0, 2] = value if changed[name][0, 2] != value else value + 1
         after = runtime.encode(SliceBatch(**changed))
@@ -162,9 +161,7 @@ def test_other_slice_lengths(tmp_path: Path, slice_events: int) -> None:
     fast = SliceEncoderRuntime.load(tmp_path, "cpu")
     batch = random_batch(80, seed=15, slice_events=slice_events)
     whole = fast.encode(batch)
-    difference = largest_difference(
-        whole.codes_SD, ReferenceEncoder(load_model(tmp_path)).encode(batch).codes_SD
-    )
+    difference = largest_difference(whole.codes_SD, ReferenceEncoder(load_model(tmp_path)).encode(batch).codes_SD)
     assert difference < 2e-5, f"largest difference to the oracle {difference:.2e}"
     rows = [79, 3, 3, 40, 7]
     assert fast.encode(rows_of_batch(batch, rows)).codes_SD.tobytes() == whole.codes_SD[rows].tobytes()

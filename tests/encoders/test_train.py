@@ -24,9 +24,7 @@ def ignore(_: TrainProgress) -> None:
     """Progress that nobody reads."""
 
 
-def train(
-    histories: TrainingHistories, config: TrainConfig = QUICK, split_ms: int = SPLIT_MS
-) -> TrainedModel:
+def train(histories: TrainingHistories, config: TrainConfig = QUICK, split_ms: int = SPLIT_MS) -> TrainedModel:
     return train_model(histories, cyclic_vocabulary(), config, split_ms, ignore, clock=lambda: 0.0)
 
 
@@ -46,9 +44,7 @@ def test_learns_what_follows_what() -> None:
 
 def test_sampled_softmax_learns_too() -> None:
     histories = cyclic_histories(num_users=300, num_events=24)
-    config = TrainConfig(
-        slice_events=8, max_epochs=10, batch_events=512, full_softmax_items=10, num_negatives=40
-    )
+    config = TrainConfig(slice_events=8, max_epochs=10, batch_events=512, full_softmax_items=10, num_negatives=40)
     quality = max(point.validation_ndcg10 or 0.0 for point in train(histories, config).curve)
     assert quality > 0.8, f"validation NDCG@10 is {quality:.3f}"
 
@@ -104,9 +100,7 @@ def test_nothing_after_the_split_reaches_the_weights() -> None:
     later_slices_S = histories.ts_ms_E[histories.slice_starts_S1[1:] - 1] >= SPLIT_MS
     scrambled = replace(
         histories,
-        item_rows_E=np.where(
-            later_E, generator.integers(UNKNOWN_ROW, 62, len(later_E)), histories.item_rows_E
-        ),
+        item_rows_E=np.where(later_E, generator.integers(UNKNOWN_ROW, 62, len(later_E)), histories.item_rows_E),
         type_rows_E=np.where(later_E, 1, histories.type_rows_E),
         ts_ms_E=np.where(later_E, histories.ts_ms_E * 3, histories.ts_ms_E),
         gaps_ms_E=np.where(later_E, 12_345_678, histories.gaps_ms_E),

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.faustkit.store import PartitionStore, Stored, StoreMemory, quarantine, seal, unseal
+from stream_app.faustkit.store import (
+    PartitionStore,
+    Stored,
+    StoreMemory,
+    open_or_quarantine,
+    quarantine,
+    seal,
+    unseal,
+)
 
 MEMORY_BYTES = 8 * 1024 * 1024
 
@@ -114,3 +122,23 @@ def test_all_stores_share_one_budget(tmp_path: Path) -> None:
     assert 0 < memory.cache.get_usage() <= MEMORY_BYTES * 1.1
     for store in stores:
         store.close()
+
+
+def test_a_damaged_store_is_put_aside_and_opened_empty(tmp_path: Path, memory: StoreMemory) -> None:
+    path = tmp_path / "0"
+    store = PartitionStore(path, memory)
+    store.write({b"k": seal(1, b"v")}, 7)
+    store.close()
+    (path / "CURRENT").write_text("no manifest")
+    opened = open_or_quarantine(path, memory)
+    assert (opened.changelog_offset, list(opened.items())) == (None, [])
+    assert (tmp_path / "0.damaged-1" / "CURRENT").read_text() == "no manifest"
+    opened.close()
+
+
+def test_a_locked_store_is_not_taken_for_a_damaged_one(tmp_path: Path, memory: StoreMemory) -> None:
+    store = PartitionStore(tmp_path / "0", memory)
+    with pytest.raises(Exception, match="lock"):
+        open_or_quarantine(tmp_path / "0", memory)
+    store.close()
+    assert not (tmp_path / "0.damaged-1").exists()

@@ -17,9 +17,7 @@ IDS = [f"item-{n}" for n in range(40)]
 
 small_values = st.sampled_from([-2.0, -1.0, -0.5, 0.1, 0.5, 1.0, 3.0])  # few values, so that ties abound
 a_vector = st.lists(small_values, min_size=DIM, max_size=DIM)
-an_upsert = st.tuples(
-    st.just("upsert"), st.lists(st.tuples(st.sampled_from(IDS), a_vector), min_size=0, max_size=30)
-)
+an_upsert = st.tuples(st.just("upsert"), st.lists(st.tuples(st.sampled_from(IDS), a_vector), min_size=0, max_size=30))
 a_removal = st.tuples(st.just("remove"), st.lists(st.sampled_from(IDS), max_size=15))
 a_search = st.tuples(
     st.just("search"), st.tuples(st.lists(a_vector, max_size=4), st.integers(min_value=1, max_value=50))
