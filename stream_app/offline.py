@@ -93,10 +93,10 @@ class OfflineStream:
 
     def _cut_and_encode(self, events: Sequence[Event]) -> list[_Step]:
         cut = [self._cut(event) for event in events]
-        flat = [record for _, _, records in cut for record in records]
-        vectors = iter(self._encode(flat))
+        made = self._encode([record for _, _, records in cut for record in records])
+        vectors = {(vector.user_id, vector.seq, vector.revision): vector for vector in made}
         return [
-            _Step(event, offset, activity, [next(vectors) for _ in records])
+            _Step(event, offset, activity, [vectors[key] for key in map(_slice_key, records) if key in vectors])
             for event, (activity, offset, records) in zip(events, cut, strict=True)
         ]
 
@@ -172,6 +172,10 @@ class OfflineStream:
         self._statistics.update(self._trend.changed)
         if complete is not None:
             self.trends.advance(complete, folded)
+
+
+def _slice_key(record: SliceRecord) -> tuple[str, int, int]:
+    return record.user_id, record.seq, record.revision
 
 
 def history_slices(events: Sequence[Event], settings: Settings) -> dict[str, UserHistory]:

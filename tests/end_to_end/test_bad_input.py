@@ -114,6 +114,7 @@ def test_each_bad_record_is_a_dead_letter_and_disturbs_nothing(
     asyncio.run(_send(settings, records))
 
     status = wait_until(lambda: _newest_status(settings, len(records)), what="all records to be counted")
+    assert status is not None
     assert (status["applied"], status["dead_lettered"], status["dropped"]) == (2, len(bad), {})
 
     letters = _read(settings, topics.DEAD_LETTER)

@@ -1,4 +1,4 @@
-"""Each role is killed in the middle of a replay: the totals and everybody's last list are as if nothing had happened."""
+"""Each role is killed in the middle of a replay: totals and everybody's last list are as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from stream_app.demo import CONFIG_FILE, EVENTS_FILE, MODEL_FOLDER
 from stream_app.kafka import admin_client
 from stream_app.lag import committed_offsets, group_name
 from stream_app.records import Recommendation
+from stream_app.replay.planning import event_time_ms
 from stream_app.replay.readers import open_log
 from stream_app.roles import ROLE_INPUTS, ROLES
 from stream_app.settings import Settings, load_settings
@@ -63,14 +64,19 @@ def log_file(small_example: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
-@pytest.fixture
-def settings(small_example: Path, tmp_path: Path) -> Settings:
+def settings_for(example: Path, state_folder: Path) -> Settings:
+    """The example's settings and model, with state in a folder of its own."""
     overrides = {
-        "state_dir": str(tmp_path),
-        "model": str(small_example / MODEL_FOLDER),
+        "state_dir": str(state_folder),
+        "model": str(example / MODEL_FOLDER),
         "partitions": NUM_PARTITIONS,
     }
-    return load_settings(small_example / CONFIG_FILE, environ={}, overrides=overrides)
+    return load_settings(example / CONFIG_FILE, environ={}, overrides=overrides)
+
+
+@pytest.fixture
+def settings(small_example: Path, tmp_path: Path) -> Settings:
+    return settings_for(small_example, tmp_path)
 
 
 def outcome_of(settings: Settings, log_file: Path, kills: Mapping[str, int]) -> Outcome:
@@ -101,8 +107,9 @@ async def _replay(settings: Settings, log_file: Path, kills: Mapping[str, int]) 
 
 
 def _seconds_of(log_file: Path) -> float:
-    rows = [row for chunk in open_log(log_file).iter_chunks() for row in chunk if isinstance(row, dict)]
-    return float(rows[-1]["ts"] - rows[0]["ts"]) / 1000
+    """The time from the first event to the last, in seconds."""
+    times = [event_time_ms(row) for chunk in open_log(log_file).iter_chunks() for row in chunk if isinstance(row, dict)]
+    return (times[-1] - times[0]) / 1000
 
 
 async def _kill_in_turn(settings: Settings, roles: RunningRoles, kills: Mapping[str, int]) -> None:
@@ -134,25 +141,23 @@ async def _newest_lists(settings: Settings) -> dict[str, Recommendation]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(small_example: Path, log_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+def undisturbed(small_example: Path, log_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """The outcome of a replay in which nothing ends."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    overrides = {"state_dir": str(folder), "model": str(small_example / MODEL_FOLDER), "partitions": NUM_PARTITIONS}
-    made = load_settings(small_example / CONFIG_FILE, environ={}, overrides=overrides)
-    yield outcome_of(made, log_file, {})
+    return outcome_of(settings_for(small_example, tmp_path_factory.mktemp("undisturbed")), log_file, {})
 
 
 def differences(expected: Outcome, found: Outcome) -> list[str]:
     """What differs, by user and field; empty where the outcomes are the same."""
     told = [] if expected.facts == found.facts else [f"totals: {expected.facts} became {found.facts}"]
     for user in sorted({*expected.lists, *found.lists}):
-        one, other = (msgspec.to_builtins(outcome.lists.get(user)) or {} for outcome in (expected, found))
-        told += [
-            f"{user}: {name}: {one.get(name)} became {other.get(name)}"
-            for name in {**one, **other}
-            if one.get(name) != other.get(name)
-        ]
+        one, other = (_plain(outcome.lists.get(user)) for outcome in (expected, found))
+        changed = [name for name in Recommendation.__struct_fields__ if one.get(name) != other.get(name)]
+        told += [f"{user}: {name}: {one.get(name)} became {other.get(name)}" for name in changed]
     return told
+
+
+def _plain(made: Recommendation | None) -> dict[str, Any]:
+    return {} if made is None else msgspec.to_builtins(made)
 
 
 def test_the_undisturbed_replay_is_worth_comparing_with(undisturbed: Outcome) -> None:
