@@ -137,18 +137,26 @@ def load_model(folder: Path) -> LoadedModel:
     """
     spec = load_spec(folder)
     data = {name: read_file(folder, spec, name) for name in {WEIGHTS_FILE, ITEMS_FILE, *spec.files}}
-    vocabulary = Vocabulary(tuple(_item_ids(folder, data[ITEMS_FILE])), spec.type_names)
+    vocabulary = _vocabulary(folder, data[ITEMS_FILE], spec)
     rows = (vocabulary.num_item_rows, vocabulary.num_type_rows)
     expected_rows = (spec.dims.num_item_rows, spec.dims.num_type_rows)
     if rows != expected_rows:
         raise DamagedModelError(
             f"{folder / ITEMS_FILE}: gives {rows} item and type rows, spec says {expected_rows}; {MEND}"
         )
-    model = SliceModel(spec.dims, spec.half_lives_ms)
+    with torch.random.fork_rng(devices=[]):  # the weights it starts with are replaced at once
+        model = SliceModel(spec.dims, spec.half_lives_ms)
     _fill(model, data[WEIGHTS_FILE], folder / WEIGHTS_FILE)
     if not np.allclose(_half_lives_ms(model.log_half_lives_ms.detach()), spec.half_lives_ms):
         raise DamagedModelError(f"{folder / SPEC_FILE}: half-lives differ from {WEIGHTS_FILE}; {MEND}")
     return LoadedModel(spec, vocabulary, model.eval().requires_grad_(False))
+
+
+def _vocabulary(folder: Path, items: bytes, spec: ModelSpec) -> Vocabulary:
+    try:
+        return Vocabulary(tuple(_item_ids(folder, items)), spec.type_names)
+    except ValueError as error:
+        raise DamagedModelError(f"{folder / ITEMS_FILE}: with {SPEC_FILE}, {error}; {MEND}") from error
 
 
 def _item_ids(folder: Path, data: bytes) -> list[str]:

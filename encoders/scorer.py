@@ -6,6 +6,7 @@ Shapes: C candidates of all groups, F features, G groups (one group is one list 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class ScorerWeights:
 
 
 def fit_listwise(
-    features_CF: np.typing.NDArray[np.floating[np.typing.NBitBase]],
+    features_CF: np.typing.NDArray[np.floating[Any]],
     group_starts_G1: Int64Array,
     positives_G: Int64Array,
     *,
@@ -109,7 +110,7 @@ def _group_loss(scores_C: Tensor, groups_C: Tensor, positives_G: Tensor) -> Tens
 
 
 def _check(
-    features_CF: np.typing.NDArray[np.floating[np.typing.NBitBase]],
+    features_CF: np.typing.NDArray[np.floating[Any]],
     group_starts_G1: Int64Array,
     positives_G: Int64Array,
 ) -> None:

@@ -74,7 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         msgspec.field(default_factory=lambda: [900.0, 3600.0, 86400.0, 604800.0])
     )
     list_items: Annotated[Count, Meta(description="length of a published list")] = 20
-    candidates: Annotated[Count, Meta(description="candidates taken from each source", le=1000)] = 100
+    candidates: Annotated[Count, Meta(description="candidates taken from each source", le=1000)] = 50
     store_memory_mb: Annotated[Count, Meta(description="memory of all RocksDB stores of one process")] = 128
     session_timeout_s: Annotated[Seconds, Meta(description="how long Kafka waits for a silent worker")] = 10.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -32,8 +33,14 @@ def settings_of(broker: EmbeddedBroker, prefix: str, *, partitions: int = 2, rep
     return Settings(kafka=kafka, prefix=prefix, partitions=partitions, replication=replication)
 
 
+def has_leaders(topic: dict[str, Any]) -> bool:
+    """Whether every partition in this metadata has a leader."""
+    return bool(topic["partitions"]) and all(part["leader"] >= 0 for part in topic["partitions"])
+
+
 def create(broker: EmbeddedBroker, *topics: NewTopic) -> None:
-    """Create topics as an operator would, before the preflight sees them."""
+    """Create topics as an operator would, and wait until they can be seen: the broker answers before that."""
+    names = {topic.name for topic in topics}
 
     async def run() -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
@@ -41,6 +48,9 @@ def create(broker: EmbeddedBroker, *topics: NewTopic) -> None:
         try:
             answer = await admin.create_topics(list(topics))
             assert all(one[1] == 0 for one in answer.topic_errors), answer
+            async with asyncio.timeout(30):
+                while not names <= {one["topic"] for one in await admin.describe_topics() if has_leaders(one)}:
+                    await asyncio.sleep(0)
         finally:
             await admin.close()
 

@@ -57,6 +57,12 @@ async def collected(records: AsyncIterator[StoredRecord], limit: int | None = No
     return found
 
 
+async def has_leaders(admin: AIOKafkaAdminClient, topic: str, num_partitions: int) -> bool:
+    """Whether the topic can be seen with a leader for each partition."""
+    seen = [one["partitions"] for one in await admin.describe_topics() if one["topic"] == topic]
+    return [len(parts) for parts in seen if all(part["leader"] >= 0 for part in parts)] == [num_partitions]
+
+
 def write(settings: Settings, topic: str, num_partitions: int, num_records: int) -> None:
     """Make the topic and write records 0, 1, ... in turn to its partitions; the number is the value."""
 
@@ -65,6 +71,9 @@ def write(settings: Settings, topic: str, num_partitions: int, num_records: int)
         admin = AIOKafkaAdminClient(bootstrap_servers=servers)
         await admin.start()
         await admin.create_topics([NewTopic(topic, num_partitions, 1)])
+        async with asyncio.timeout(30):  # the broker answers before everybody can see the topic
+            while not await has_leaders(admin, topic, num_partitions):
+                await asyncio.sleep(0)
         await admin.close()
         async with AIOKafkaProducer(bootstrap_servers=servers) as producer:
             for number in range(num_records):

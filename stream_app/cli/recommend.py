@@ -65,6 +65,7 @@ async def find_list(settings: Settings, user: str, count: int | None = None) -> 
     Raises:
         TopicMismatchError: The topic of the lists does not exist.
         KafkaUnreachableError: The broker did not deliver in time.
+        SliceflowError: The newest record of the user is no list.
     """
     topic = prefixed(settings.prefix, RECOMMENDATIONS)
     key = user.encode("utf-8")
@@ -73,10 +74,21 @@ async def find_list(settings: Settings, user: str, count: int | None = None) -> 
         record = await _newest(reader, topic, partition, key)
         if record is None or record.value is None:
             return None
-        shown = msgspec.json.decode(record.value, type=Recommendation)
+        shown = _decoded(record)
         shown = msgspec.structs.replace(shown, items=shown.items[:count])
         titles = await find_titles(reader, prefixed(settings.prefix, ITEMS), [line.item_id for line in shown.items])
     return FoundList(shown, record, titles)
+
+
+def _decoded(record: StoredRecord) -> Recommendation:
+    try:
+        return msgspec.json.decode(record.value or b"", type=Recommendation)
+    except ValueError as error:
+        raise SliceflowError(
+            f"The newest record of this user is no list: {error} "
+            f"({record.topic}, partition {record.partition}, offset {record.offset}).",
+            mend="see who else writes to that topic; an event of the user brings a new list",
+        ) from error
 
 
 async def _newest(reader: TopicReader, topic: str, partition: int, key: bytes) -> StoredRecord | None:

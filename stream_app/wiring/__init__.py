@@ -17,6 +17,9 @@ from stream_app.settings import Settings
 from stream_app.wiring.credentials import faust_credentials
 from stream_app.wiring.role_app import Report, RoleApp
 
+GATHER_MS = {"trend": 50}
+"""Trends need not be faster than an epoch; gathering them leaves Kafka and the machine to those a list waits for."""
+
 __all__ = ["ROLES", "RoleApp", "build_app", "store_folder"]
 
 
@@ -57,5 +60,6 @@ def _app_config(settings: Settings, role: str, instance: int) -> AppConfig:
         instance_id=f"{socket.gethostname()}-{role}-{instance}",
         store_memory_bytes=settings.store_memory_mb * 1024 * 1024,
         session_timeout_s=settings.session_timeout_s,
+        gather_ms=GATHER_MS.get(role, 0),
         changelog_prefix=settings.prefix,
     )

@@ -68,6 +68,14 @@ def test_spec_tells_how_the_model_came_about(folder: Path) -> None:
     assert sorted(spec.files) == ["items.json", "weights.safetensors"]
 
 
+def test_loading_leaves_the_global_generator_alone(folder: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    load_model(folder)
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_release_follows_the_content(tmp_path: Path, folder: Path) -> None:
     release = load_spec(folder).release
     trained = made_up_model(seed=7)
@@ -133,6 +141,7 @@ def test_a_changed_field_breaks_the_signature(folder: Path) -> None:
     [
         ("dims", {"num_item_rows": 52}, "spec.json: does not describe a model"),
         ("half_lives_ms", [1.0, 2.0, 3.0, 4.0], "half-lives differ"),
+        ("type_names", ["click", "click"], "items.json: with spec.json, 1 of 2 event types repeat"),
         ("type_names", ["click"], r"items.json: gives \(52, 3\)"),
     ],
 )

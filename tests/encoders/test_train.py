@@ -145,7 +145,7 @@ def test_without_anything_after_the_split_there_is_no_validation() -> None:
 
 
 def test_thin_data_is_refused_with_numbers() -> None:
-    with pytest.raises(TooLittleDataError, match=r"38 training targets over 2\d items .* 200 over 20"):
+    with pytest.raises(TooLittleDataError, match=r"38 training targets over 40 items .* 200 over 20"):
         train(cyclic_histories(num_users=2, num_events=24))
     with pytest.raises(TooLittleDataError, match="over 10 items"):
         train(cyclic_histories(num_users=90, num_events=9, num_items=10))
