@@ -166,7 +166,7 @@ def run(data: str, limit: int | None, config: TrainConfig) -> int:
         judged = judge(log.events, settings, encoder, weights_F, from_ms, standard_baselines())
     seconds = {"training": round(trained_s - started_s, 1), "judging": round(time.monotonic() - trained_s, 1)}
     epochs = {"epochs": len(trained.curve), "seed": config.seed, "release": trained.release}
-    result = result_of(data, judged, {"seconds": seconds, "model": epochs})
+    result = result_of(data, judged, {"limit": limit, "seconds": seconds, "model": epochs})
     print(f"\n{quality_table(result.details['methods'])}\n")
     return finish(result)
 

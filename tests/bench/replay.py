@@ -38,7 +38,7 @@ class Replayed:
     peak_mib: Mapping[str, float]
 
 
-def result_of(data: str, replayed: Replayed) -> BenchResult:
+def result_of(data: str, replayed: Replayed, limit: int | None = None) -> BenchResult:
     """The figures of a replay."""
     facts = replayed.facts
     figures = {
@@ -52,7 +52,7 @@ def result_of(data: str, replayed: Replayed) -> BenchResult:
         figures[f"peak_mib_{name}"] = Figure(mib)
     if replayed.peak_mib:
         figures["peak_mib_total"] = Figure(sum(replayed.peak_mib.values()))
-    return BenchResult(f"replay-{data}", figures, {"replay": dict(facts)})
+    return BenchResult(f"replay-{data}", figures, {"limit": limit, "replay": dict(facts)})
 
 
 def train_quickly(path: Path, settings: Settings, limit: int | None, time_budget_s: float) -> None:
@@ -88,7 +88,7 @@ def run(data: str, limit: int | None, time_budget_s: float) -> int:
         with fresh_broker(settings) as (reached, broker_pid):
             replayed = asyncio.run(replay(reached, path, limit, broker_pid))
     print(orjson.dumps(replayed.facts).decode(), end="\n\n")
-    return finish(result_of(data, replayed))
+    return finish(result_of(data, replayed, limit))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
