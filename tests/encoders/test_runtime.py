@@ -178,6 +178,17 @@ def test_refuses_what_does_not_fit(runtime: SliceEncoderRuntime, model_folder: P
         SliceEncoderRuntime.load(model_folder, "tpu")
 
 
+def test_block_sizes_that_round_differently_are_not_used(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = SliceEncoderRuntime._encode_block
+
+    def encode_block(self: SliceEncoderRuntime, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        codes_BD, locals_BD = plain(self, *inputs)
+        return (codes_BD * (1 + 1e-6) if len(inputs[0]) == 64 else codes_BD), locals_BD
+
+    monkeypatch.setattr(SliceEncoderRuntime, "_encode_block", encode_block)
+    assert 64 not in SliceEncoderRuntime.load(model_folder, "cpu").block_sizes
+
+
 @given(num_rows=st.integers(0, 400))
 def test_blocks_cover_every_row_once(num_rows: int) -> None:
     cut = list(blocks(num_rows, CPU_BLOCK_SIZES))
