@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from encoders.contract import SliceBatch, SliceEncoder
+from encoders.contract import SliceEncoder
 from index import ItemIndex, build_index
 from stream_app.records import ActivityRecord, Event, SliceRecord, SliceVectorRecord
 from stream_app.settings import Settings
 from stream_app.settings_rules import slicing_rule, trend_rule, weights_milli
-from stream_app.stages.encoding import arrays_of, merge, vector_record
+from stream_app.slice_encoding import encode_slices
 from stream_app.stages.merging import UserMemory
 from stream_app.stages.popularity import ItemStatistics
 from stream_app.stages.profile import UserProfile, recent_items, take_slice_vector
@@ -60,7 +60,6 @@ class OfflineStream:
     def __init__(self, settings: Settings, encoder: SliceEncoder) -> None:
         self._settings = settings
         self._encoder = encoder
-        self._weights = settings.event_types
         self._sequence = SequenceStage(
             0,
             slicing_rule(settings),
@@ -93,7 +92,8 @@ class OfflineStream:
 
     def _cut_and_encode(self, events: Sequence[Event]) -> list[_Step]:
         cut = [self._cut(event) for event in events]
-        made = self._encode([record for _, _, records in cut for record in records])
+        flat = [record for _, _, records in cut for record in records]
+        made = encode_slices(self._encoder, flat, self._memories, self._settings.event_types)
         vectors = {(vector.user_id, vector.seq, vector.revision): vector for vector in made}
         return [
             _Step(event, offset, activity, [vectors[key] for key in map(_slice_key, records) if key in vectors])
@@ -115,22 +115,6 @@ class OfflineStream:
 
     def _load_histories(self, users: Sequence[str]) -> dict[str, KeptHistory]:
         return {user: self._histories[user] for user in users if user in self._histories}
-
-    def _encode(self, records: list[SliceRecord]) -> list[SliceVectorRecord]:
-        if not records:
-            return []
-        encoder = self._encoder
-        arrays = arrays_of(records, encoder.slice_events, encoder.rows_of, encoder.type_rows_of)
-        codes = encoder.encode(
-            SliceBatch(arrays.item_rows_SL, arrays.type_rows_SL, arrays.gaps_ms_SL, arrays.lengths_S)
-        )
-        users = merge(records, codes.codes_SD, codes.locals_SD, self._memories, self._weights, encoder.half_lives_ms)
-        vectors_SD = encoder.user_vectors(
-            np.stack([user.local_D for user in users]),
-            np.stack([user.merged_HD for user in users]),
-            np.array([user.num_merged > 0 for user in users]),
-        )
-        return [vector_record(user, vectors_SD[place], encoder.release) for place, user in enumerate(users)]
 
     def _moment(self, step: _Step, ask_from_ms: int) -> Moment:
         event = step.event

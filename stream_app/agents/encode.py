@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import msgspec
-import numpy as np
 
-from encoders.contract import SliceBatch, SliceEncoder
+from encoders.contract import SliceEncoder
 from stream_app import tables
 from stream_app.faustkit import Effects, OutRecord, PartitionStore, Run, Stored
-from stream_app.records import SliceRecord, SliceVectorRecord, encode
-from stream_app.stages.encoding import arrays_of, merge, newest_revisions, vector_record
-from stream_app.stages.merging import UserMemory
+from stream_app.records import SliceRecord, encode
+from stream_app.slice_encoding import encode_slices
+from stream_app.stages.encoding import newest_revisions
 
 _SLICE = msgspec.json.Decoder(SliceRecord)
 
@@ -67,7 +66,9 @@ class EncodeProcessor:
         kept = tables.load_values(store, list(dict.fromkeys(r.user_id for r in records)), tables.MEMORY)
         memories = {user_id: memory for user_id, (_, memory) in kept.items()}
         loop = asyncio.get_running_loop()
-        vectors = await loop.run_in_executor(self._executor, self._encode, records, memories)
+        vectors = await loop.run_in_executor(
+            self._executor, encode_slices, self._encoder, records, memories, self._weights
+        )
         outputs = [
             OutRecord(self._topics.slice_vectors, run.partition, tables.key_of(vector.user_id), encode(vector))
             for vector in vectors
@@ -76,20 +77,3 @@ class EncodeProcessor:
         position = run.offsets[-1]
         changes = {tables.key_of(user): (position, tables.encode_value(memories[user])) for user in changed}
         return Effects(outputs, changes)
-
-    def _encode(self, records: Sequence[SliceRecord], memories: dict[str, UserMemory]) -> list[SliceVectorRecord]:
-        if not records:
-            return []
-        encoder = self._encoder
-        arrays = arrays_of(records, encoder.slice_events, encoder.rows_of, encoder.type_rows_of)
-        batch = SliceBatch(arrays.item_rows_SL, arrays.type_rows_SL, arrays.gaps_ms_SL, arrays.lengths_S)
-        codes = encoder.encode(batch)
-        users = merge(records, codes.codes_SD, codes.locals_SD, memories, self._weights, encoder.half_lives_ms)
-        if not users:
-            return []
-        vectors_SD = encoder.user_vectors(
-            np.stack([user.local_D for user in users]),
-            np.stack([user.merged_HD for user in users]),
-            np.array([user.num_merged > 0 for user in users]),
-        )
-        return [vector_record(user, vectors_SD[place], encoder.release) for place, user in enumerate(users)]

@@ -5,7 +5,7 @@ Shapes: C candidates, F features, H half-lives, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -98,11 +98,6 @@ def rank(found: Candidates, features_CF: Floats, weights_F: Floats, num_items: i
         RankedItem(item_id=item_ids[place], score=float(rounded[place]), sources=found.sources[item_ids[place]])
         for place in order[:num_items]
     ]
-
-
-def availability(catalogue: Mapping[str, bool]) -> Callable[[str], bool]:
-    """Whether an item may be listed: items the catalogue does not know may."""
-    return lambda item_id: catalogue.get(item_id, True)
 
 
 def _add_some(

@@ -7,7 +7,7 @@ import gzip
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,8 @@ async def _kill_in_turn(settings: Settings, roles: RunningRoles, kills: Mapping[
         while (await _done(settings))[role] <= after:
             await asyncio.sleep(POLL_S)
         os.kill(roles.pids[role], signal.SIGKILL)
+        while role not in roles.num_deaths:
+            await asyncio.sleep(POLL_S)
 
 
 async def _done(settings: Settings) -> dict[str, int]:
@@ -169,6 +171,14 @@ def test_the_undisturbed_replay_is_worth_comparing_with(undisturbed: Outcome) ->
     assert facts["dropped"] == {"duplicate": num_twice}
     assert facts["users"] == facts["recommendations"] == len(undisturbed.lists) > 100
     assert len({made.epoch for made in undisturbed.lists.values()}) > 10
+
+
+def test_a_difference_is_told(undisturbed: Outcome) -> None:
+    user, made = next(iter(undisturbed.lists.items()))
+    other = {**undisturbed.lists, user: msgspec.structs.replace(made, items=made.items[:-1])}
+    told = differences(undisturbed, replace(undisturbed, lists=other))
+    assert [line.split(":")[:2] for line in told] == [[user, " items"]]
+    assert len(differences(undisturbed, replace(undisturbed, facts={}, lists={}))) > len(undisturbed.lists)
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,6 @@ from stream_app.stages.ranking import (
     VECTOR_FLOOR,
     Candidates,
     Query,
-    availability,
     features,
     gather,
     rank,
@@ -31,6 +31,11 @@ NAMES = feature_names([half_life_ms / 1000 for half_life_ms in RULE.half_lives_m
 WEIGHTS_F = default_weights([900.0, 3600.0]).vector(NAMES)
 ITEMS = [f"i{number}" for number in range(12)]
 VECTORS = {item_id: np.random.default_rng(n).standard_normal(8) for n, item_id in enumerate(ITEMS[:9])}
+
+
+def is_listed(catalogue: Mapping[str, bool]) -> Callable[[str], bool]:
+    """Whether an item may be listed; one that the catalogue does not know may."""
+    return lambda item_id: catalogue.get(item_id, True)
 
 
 def vectors_of(item_ids: list[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
@@ -75,7 +80,7 @@ def queries(draw: st.DrawFn) -> Query:
 
 def listed(query: Query, view: TrendView, available: dict[str, bool], num_each: int = 5) -> list[RankedItem]:
     """The list of a user."""
-    found = gather(query, view, num_each, availability(available))
+    found = gather(query, view, num_each, is_listed(available))
     return rank(found, features(query, found, view, vectors_of), WEIGHTS_F, 10)
 
 
@@ -96,7 +101,7 @@ def test_each_item_is_new_to_the_user_available_and_names_those_who_brought_it(
         assert len(set(item.sources)) == len(item.sources)
         assert all(item.item_id in origins[source] for source in item.sources)
     # No source brings more than it may.
-    found = gather(query, view, num_each, availability(available))
+    found = gather(query, view, num_each, is_listed(available))
     for source in origins:
         assert sum(source in sources for sources in found.sources.values()) <= num_each
 
@@ -134,7 +139,7 @@ def test_by_hand() -> None:
         trend("p", 8.0, ("q", 4.0, 4.0), ("r", 2.0, 2.0)), trend("q", 4.0), trend("s", 8.0), trend("gone", 9.0)
     )
     query = Query(seen={"p"}, recent=["p"])
-    found = gather(query, view, 10, availability({"gone": False}))
+    found = gather(query, view, 10, is_listed({"gone": False}))
     assert found.sources == {
         "s": ["popular_15m", "popular_1h"],
         "q": ["popular_15m", "popular_1h", "transition"],
