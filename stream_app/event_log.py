@@ -28,6 +28,11 @@ class LogEvents:
     events: list[Event]
     num_refused: int
 
+    def quantile_ms(self, share: float) -> int:
+        """The time that `share` of the events come before."""
+        place = min(len(self.events) - 1, max(0, int(share * len(self.events))))
+        return self.events[place].ts
+
 
 def read_events(
     path: Path,
