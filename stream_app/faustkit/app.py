@@ -16,6 +16,7 @@ from yarl import URL
 
 from stream_app.faustkit.effects import Effects, OutRecord
 from stream_app.faustkit.failure import end_process
+from stream_app.faustkit.lanes import Lane
 from stream_app.faustkit.outbox import Outbox
 from stream_app.faustkit.processor import Processor
 from stream_app.faustkit.recovery import BatchTableManager, recover
@@ -70,6 +71,7 @@ class _Binding:
     table: StateTable | None
     new_processor: Callable[[int], Processor]
     processors: dict[int, Processor] = field(default_factory=dict)
+    lanes: dict[int, Lane] = field(default_factory=dict)
 
 
 class BatchApp(faust.App):
@@ -101,7 +103,7 @@ class BatchApp(faust.App):
 
         async def agent(stream: Any) -> None:
             async for event in stream.events():
-                await self._handle(binding, event.value)
+                await self._lane(binding, event.value.partition).put(event.value)
 
         self.agent(self.topic(topic, schema=RunSchema()), name=f"agent-{topic}", concurrency=1)(agent)
 
@@ -140,8 +142,19 @@ class BatchApp(faust.App):
                 await self.outbox.publish(opening)
             binding.processors[partition] = processor
 
+    def _lane(self, binding: _Binding, partition: int) -> Lane:
+        if partition not in binding.lanes:
+            binding.lanes[partition] = Lane(lambda run: self._handle(binding, run))
+        return binding.lanes[partition]
+
+    async def finish_runs(self) -> None:
+        """Wait for the runs in work, and forget those that wait."""
+        lanes = [lane for binding in self._bindings.values() for lane in binding.lanes.values()]
+        await asyncio.gather(*(lane.close() for lane in lanes))
+
     async def _close_partitions(self, sender: Any, revoked: set[TP], **_: Any) -> None:
         """Let go of all partitions: whoever gets them next must find the stores unlocked and up to date."""
+        await self.finish_runs()
         for binding in self._bindings.values():
             binding.processors.clear()
             if binding.table is not None:

@@ -28,6 +28,11 @@ class Run:
         return len(self.offsets)
 
     @property
+    def num_bytes(self) -> int:
+        """Bytes of all keys and values."""
+        return sum(len(part) for parts in (self.keys, self.values) for part in parts if part is not None)
+
+    @property
     def next_offset(self) -> int:
         """The offset to go on from once the whole run is done."""
         return self.offsets[-1] + 1
@@ -44,6 +49,21 @@ def run_of(records: Sequence[Any]) -> Run:
         values=[record.value for record in records],
         timestamps_ms=[record.timestamp for record in records],
         headers=[record.headers for record in records],
+    )
+
+
+def merge_runs(runs: Sequence[Run]) -> Run:
+    """One run of consecutive runs of the same partition, in order (at least one)."""
+    if len(runs) == 1:
+        return runs[0]
+    return Run(
+        topic=runs[0].topic,
+        partition=runs[0].partition,
+        offsets=[offset for run in runs for offset in run.offsets],
+        keys=[key for run in runs for key in run.keys],
+        values=[value for run in runs for value in run.values],
+        timestamps_ms=[timestamp for run in runs for timestamp in run.timestamps_ms],
+        headers=[headers for run in runs for headers in run.headers],
     )
 
 

@@ -11,14 +11,8 @@ import uvloop
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from stream_app.faustkit.lanes import MAX_RUN_BYTES, MAX_RUN_RECORDS
 from stream_app.faustkit.run import Run, run_of, split_records
-
-MAX_RUN_RECORDS = 2000
-"""Records of one run: enough to make per-run costs vanish, few enough that a run takes well under a second."""
-
-MAX_RUN_BYTES = 4 * 1024 * 1024
-"""Bytes of one run, so that a queue of runs stays small in memory."""
-
 
 FETCH_WAIT_MS = 500
 """How long Kafka may hold a fetch while there is nothing to deliver."""
@@ -51,6 +45,16 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_min_bytes = MAX_RUN_BYTES if gather_ms else 1
         return consumer
 
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Leave the changelogs alone from the start: Faust has them assigned, our recovery reads them itself.
+
+        Fetched and never taken they would make aiokafka hold back every other fetch from the same broker.
+        """
+        consumer = self._ensure_consumer()
+        changelogs = self.app.tables.changelog_topics
+        consumer.pause(*[tp for tp in consumer.assignment() if tp.topic in changelogs])
+        await super().on_partitions_assigned(assigned, generation_id)
+
 
 class BatchConsumer(driver.Consumer):
     """Delivers runs on batch topics, and commits exactly what was reported done on them.
@@ -67,6 +71,14 @@ class BatchConsumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Nothing: leaving out one partition would hold back the fetches of all; the lanes bound what waits."""
+
+    async def wait_empty(self) -> None:
+        """Finish the runs in work, then commit; runs that only wait are left to the partition's next owner."""
+        await self.app.finish_runs()
+        await super().wait_empty()
 
     def run_done(self, run: Run) -> None:
         """Everything `run` caused is acknowledged and kept; its offsets may be committed."""

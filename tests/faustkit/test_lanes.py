@@ -1,0 +1,122 @@
+"""Lanes: order, merging, back-pressure, and letting go."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from stream_app.faustkit import lanes
+from stream_app.faustkit.lanes import MAX_RUN_RECORDS, MAX_WAITING_RECORDS, Lane
+from stream_app.faustkit.run import Run
+
+
+def run_at(offset: int, num_records: int = 1) -> Run:
+    """Records with offsets from `offset` on; each value is its offset."""
+    offsets = list(range(offset, offset + num_records))
+    return Run(
+        topic="t",
+        partition=0,
+        offsets=offsets,
+        keys=[b"k"] * num_records,
+        values=[b"%d" % number for number in offsets],
+        timestamps_ms=offsets,
+        headers=[()] * num_records,
+    )
+
+
+class Handler:
+    """Notes the runs it is given; each waits until it is let through."""
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+        self.gate = asyncio.Semaphore(0)
+
+    async def __call__(self, run: Run) -> None:
+        self.runs.append(run)
+        await self.gate.acquire()
+
+
+async def settle() -> None:
+    """Let every task that can run do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_what_came_in_meanwhile_is_one_run_in_order() -> None:
+    async def scenario() -> list[Run]:
+        handler = Handler()
+        lane = Lane(handler)
+        for offset in range(5):
+            await lane.put(run_at(offset))
+            await settle()
+        handler.gate.release()
+        await settle()
+        return handler.runs
+
+    first, second = asyncio.run(scenario())
+    assert (first.offsets, second.offsets) == ([0], [1, 2, 3, 4])
+    assert second.values == [b"1", b"2", b"3", b"4"] and second.next_offset == 5
+
+
+def test_a_run_is_never_merged_beyond_its_bound() -> None:
+    async def scenario() -> list[int]:
+        handler = Handler()
+        lane = Lane(handler)
+        await lane.put(run_at(0))
+        await settle()
+        await lane.put(run_at(1, MAX_RUN_RECORDS - 1))
+        await lane.put(run_at(MAX_RUN_RECORDS, 2))
+        for _ in range(2):
+            handler.gate.release()
+            await settle()
+        return [len(run) for run in handler.runs]
+
+    assert asyncio.run(scenario()) == [1, MAX_RUN_RECORDS - 1, 2]
+
+
+def test_a_full_lane_makes_its_feeder_wait() -> None:
+    async def scenario() -> tuple[bool, bool]:
+        handler = Handler()
+        lane = Lane(handler)
+        await lane.put(run_at(0))
+        await settle()
+        await lane.put(run_at(1, MAX_WAITING_RECORDS + 1))
+        feeder = asyncio.create_task(lane.put(run_at(MAX_WAITING_RECORDS + 2)))
+        await settle()
+        waited = not feeder.done()
+        handler.gate.release()
+        await settle()
+        return waited, feeder.done()
+
+    assert asyncio.run(scenario()) == (True, True)
+
+
+def test_closing_finishes_the_run_in_work_and_forgets_the_rest() -> None:
+    async def scenario() -> list[list[int]]:
+        handler = Handler()
+        lane = Lane(handler)
+        await lane.put(run_at(0))
+        await settle()
+        await lane.put(run_at(1))
+        closing = asyncio.create_task(lane.close())
+        await settle()
+        assert not closing.done()
+        handler.gate.release()
+        await closing
+        return [list(run.offsets) for run in handler.runs]
+
+    assert asyncio.run(scenario()) == [[0]]
+
+
+def test_a_run_that_does_not_end_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "FINISH_S", 0.01)
+
+    async def scenario() -> bool:
+        lane = Lane(Handler())
+        await lane.put(run_at(0))
+        await settle()
+        await lane.close()
+        return True
+
+    assert asyncio.run(scenario())
