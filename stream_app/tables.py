@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from stream_app.faustkit.store import PartitionStore
+from stream_app.faustkit.keeping import Values
 from stream_app.stages.merging import UserMemory
 from stream_app.stages.popularity import ItemStatistics
 from stream_app.stages.profile import UserProfile
@@ -44,11 +44,9 @@ TREND_TOTALS = msgspec.msgpack.Decoder(TrendTotals)
 PROFILE = msgspec.msgpack.Decoder(UserProfile)
 
 
-def load_values(
-    store: PartitionStore, ids: Sequence[str], decoder: msgspec.msgpack.Decoder[T]
-) -> dict[str, tuple[int, T]]:
+def load_values(values: Values, ids: Sequence[str], decoder: msgspec.msgpack.Decoder[T]) -> dict[str, tuple[int, T]]:
     """Positions and values of users or items; those without a value are left out."""
-    found = store.get_many([key_of(text) for text in ids])
+    found = values.get_many([key_of(text) for text in ids])
     return {
         text: (stored.position, decoder.decode(stored.payload))
         for text, stored in zip(ids, found, strict=True)
@@ -56,11 +54,11 @@ def load_values(
     }
 
 
-def load_histories(store: PartitionStore, users: Sequence[str]) -> dict[str, KeptHistory]:
+def load_histories(values: Values, users: Sequence[str]) -> dict[str, KeptHistory]:
     """The kept histories of users."""
     return {
         user_id: KeptHistory(history, position)
-        for user_id, (position, history) in load_values(store, users, HISTORY).items()
+        for user_id, (position, history) in load_values(values, users, HISTORY).items()
     }
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from encoders.contract import SliceEncoder
 from stream_app import tables
-from stream_app.faustkit import Effects, OutRecord, PartitionStore, Run, Stored
+from stream_app.faustkit import Effects, OutRecord, Run, Stored, Values
 from stream_app.records import SliceRecord, encode
 from stream_app.slice_encoding import encode_slices
 from stream_app.stages.encoding import newest_revisions
@@ -60,10 +60,10 @@ class EncodeProcessor:
         for _ in items:
             pass
 
-    async def process(self, run: Run, store: PartitionStore) -> Effects:
+    async def process(self, run: Run, values: Values) -> Effects:
         """Encode the newest revision of each slice of the run, merge, and publish."""
         records = newest_revisions(_SLICE.decode(value or b"") for value in run.values)
-        kept = tables.load_values(store, list(dict.fromkeys(r.user_id for r in records)), tables.MEMORY)
+        kept = tables.load_values(values, list(dict.fromkeys(r.user_id for r in records)), tables.MEMORY)
         memories = {user_id: memory for user_id, (_, memory) in kept.items()}
         loop = asyncio.get_running_loop()
         vectors = await loop.run_in_executor(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_app import tables
-from stream_app.faustkit import Effects, OutRecord, PartitionStore, Run, Stored
+from stream_app.faustkit import Effects, OutRecord, Run, Stored, Values
 from stream_app.records import Recommendation, SliceVectorRecord, encode
 from stream_app.stages.profile import UserProfile, recent_items, take_slice_vector
 from stream_app.stages.ranking import Query, features, gather, rank
@@ -68,11 +68,11 @@ class RecommendProcessor:
         for _ in items:
             pass
 
-    async def process(self, run: Run, store: PartitionStore) -> Effects:
+    async def process(self, run: Run, values: Values) -> Effects:
         """Bring the users' profiles up to date, and make a list for each user with a new event."""
         records = [_VECTOR.decode(value or b"") for value in run.values]
         users = list(dict.fromkeys(record.user_id for record in records))
-        kept = tables.load_values(store, users, tables.PROFILE)
+        kept = tables.load_values(values, users, tables.PROFILE)
         profiles = {user_id: profile for user_id, (_, profile) in kept.items()}
         asked = self._take(records, run.offsets, {user: position for user, (position, _) in kept.items()}, profiles)
         queries = await self._queries([record.user_id for record in asked], profiles)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stream_app import tables
-from stream_app.faustkit import Effects, OutRecord, PartitionStore, Run, Stored
+from stream_app.faustkit import Effects, OutRecord, Run, Stored, Values
 from stream_app.faustkit.run import Headers
 from stream_app.kafka import partition_of
 from stream_app.records import STRICT_HEADER, TICK_HEADER, ActivityRecord, Event, encode
@@ -54,11 +54,11 @@ class SequenceProcessor:
                 histories.append((key.decode("utf-8"), tables.HISTORY.decode(stored.payload)))
         self._stage.restore(histories, totals)
 
-    async def process(self, run: Run, store: PartitionStore) -> Effects:
+    async def process(self, run: Run, values: Values) -> Effects:
         """Clean, apply and publish one run."""
         cleaned = [self._clean(run, place) for place in range(len(run))]
         users = list(dict.fromkeys(event.user_id for event in cleaned if isinstance(event, Event)))
-        self._stage.begin_run(users, lambda wanted: tables.load_histories(store, wanted))
+        self._stage.begin_run(users, lambda wanted: tables.load_histories(values, wanted))
         dead_letters = []
         for place, result in enumerate(cleaned):
             offset = run.offsets[place]
@@ -91,14 +91,14 @@ class SequenceProcessor:
         ]
         outputs += self._activity_records(effects.activity)
         outputs += dead_letters
-        outputs.append(OutRecord(topics.status, 0, b"%d" % partition, encode(self._stage.status(last_offset))))
+        status = OutRecord(topics.status, 0, b"%d" % partition, encode(self._stage.status(last_offset)))
         changes = {
             tables.key_of(user_id): (kept.position, tables.encode_value(kept.history))
             for user_id, kept in effects.changed.items()
         }
         # Last, so that in the changelog it vouches for everything before it.
         changes[tables.PARTITION_KEY] = (self._totals_position, tables.encode_value(self._stage.totals))
-        return Effects(outputs, changes)
+        return Effects(outputs, changes, facts=[status])
 
     def _activity_records(self, activity: Sequence[ActivityRecord]) -> Iterable[OutRecord]:
         topic, num_partitions = self._topics.activity, self._topics.num_partitions

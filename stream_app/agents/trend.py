@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from stream_app import tables
-from stream_app.faustkit import Effects, OutRecord, PartitionStore, Run, Stored
+from stream_app.faustkit import Effects, OutRecord, Run, Stored, Values
 from stream_app.records import ActivityRecord, TrendEpochRecord, encode
 from stream_app.stages.trend import TrendStage
 
@@ -54,12 +54,12 @@ class TrendProcessor:
             else:
                 self._stage.restore_item(key.decode("utf-8"), tables.STATISTICS.decode(stored.payload))
 
-    async def process(self, run: Run, store: PartitionStore) -> Effects:
+    async def process(self, run: Run, values: Values) -> Effects:
         """Count a run of activity, and fold the epochs it completed."""
         records = [_ACTIVITY.decode(value or b"") for value in run.values]
         self._hear(records)
         stage = self._stage
-        stage.begin_run(lambda wanted: tables.load_values(store, wanted, tables.STATISTICS))
+        stage.begin_run(lambda wanted: tables.load_values(values, wanted, tables.STATISTICS))
         stage.preload({record.item_id for record in records if record.item_id is not None})
         for record, offset in zip(records, run.offsets, strict=True):
             stage.take(record, offset)

@@ -12,10 +12,11 @@ This layer knows nothing of recommending. Its surface:
 from stream_app.faustkit.app import AppConfig, BatchApp
 from stream_app.faustkit.effects import Effects, OutRecord
 from stream_app.faustkit.follower import Follower
+from stream_app.faustkit.keeping import Values
 from stream_app.faustkit.processor import Processor
 from stream_app.faustkit.run import Run
 from stream_app.faustkit.runner import run_app
-from stream_app.faustkit.store import PartitionStore, Stored
+from stream_app.faustkit.store import Stored
 
 __all__ = [
     "AppConfig",
@@ -23,9 +24,9 @@ __all__ = [
     "Effects",
     "Follower",
     "OutRecord",
-    "PartitionStore",
     "Processor",
     "Run",
     "Stored",
+    "Values",
     "run_app",
 ]

@@ -14,14 +14,14 @@ from faust.serializers import codecs
 from faust.types import TP
 from yarl import URL
 
-from stream_app.faustkit.effects import Effects, OutRecord
 from stream_app.faustkit.failure import end_process
+from stream_app.faustkit.keeping import PartitionState
 from stream_app.faustkit.lanes import Lane
 from stream_app.faustkit.outbox import Outbox
 from stream_app.faustkit.processor import Processor
 from stream_app.faustkit.recovery import BatchTableManager, recover
 from stream_app.faustkit.run import Run
-from stream_app.faustkit.store import PartitionStore, StoreMemory, seal
+from stream_app.faustkit.store import PartitionStore, StoreMemory
 from stream_app.faustkit.table import StateTable
 from stream_app.faustkit.transport import BatchConsumer, BatchTransport, RunSchema
 
@@ -68,10 +68,11 @@ class _Binding:
     """A topic, the table its runs change, and a processor for each partition."""
 
     topic: str
-    table: StateTable | None
+    table: StateTable
     new_processor: Callable[[int], Processor]
     processors: dict[int, Processor] = field(default_factory=dict)
     lanes: dict[int, Lane] = field(default_factory=dict)
+    states: dict[int, PartitionState] = field(default_factory=dict)
 
 
 class BatchApp(faust.App):
@@ -89,7 +90,7 @@ class BatchApp(faust.App):
         self._before_open: list[Callable[[], Awaitable[None]]] = []
         self.on_partitions_revoked.connect(self._close_partitions)  # type: ignore[arg-type]
 
-    def attach(self, topic: str, new_processor: Callable[[int], Processor], *, table: str | None = None) -> None:
+    def attach(self, topic: str, new_processor: Callable[[int], Processor], *, table: str) -> None:
         """Give the runs of `topic` to processors, one for each partition, and their changes to `table`.
 
         Args:
@@ -97,8 +98,7 @@ class BatchApp(faust.App):
             new_processor: Makes the processor of a partition when it is assigned.
             table: Name of the table; its changelog must have as many partitions as `topic`.
         """
-        bound_table = self._new_table(table) if table else None
-        binding = _Binding(topic, bound_table, new_processor)
+        binding = _Binding(topic, self._new_table(table), new_processor)
         self._bindings[topic] = binding
 
         async def agent(stream: Any) -> None:
@@ -117,6 +117,7 @@ class BatchApp(faust.App):
 
     async def open_partitions(self) -> None:
         """Open the stores of the assigned partitions, bring them up to their changelogs, make the processors."""
+        await self._close_partitions(self, set())
         for callback in self._before_open:
             await callback()
         assigned = self.consumer.assignment()
@@ -126,20 +127,16 @@ class BatchApp(faust.App):
         self.ready.set()
 
     async def _open_binding(self, binding: _Binding, partitions: list[int]) -> None:
-        binding.processors.clear()
-        stores: dict[int, PartitionStore] = {}
-        if binding.table is not None:
-            binding.table.stores.close_all()
-            stores = {partition: binding.table.stores.open(partition) for partition in partitions}
-            changelog = binding.table.changelog_topic.get_topic_name()
-            num_records = await recover(dict(self.config.connection), changelog, stores)
-            log.info("%s: %d changelog records for partitions %s", changelog, num_records, partitions)
-        for partition in partitions:
+        stores = {partition: binding.table.stores.open(partition) for partition in partitions}
+        changelog = binding.table.changelog_topic.get_topic_name()
+        num_records = await recover(dict(self.config.connection), changelog, stores)
+        log.info("%s: %d changelog records for partitions %s", changelog, num_records, partitions)
+        for partition, store in stores.items():
             processor = binding.new_processor(partition)
-            if binding.table is not None:
-                processor.restore(stores[partition].items())
+            processor.restore(store.items())
             if opening := processor.opening():
                 await self.outbox.publish(opening)
+            binding.states[partition] = self._new_state(binding, store)
             binding.processors[partition] = processor
 
     def _lane(self, binding: _Binding, partition: int) -> Lane:
@@ -148,17 +145,18 @@ class BatchApp(faust.App):
         return binding.lanes[partition]
 
     async def finish_runs(self) -> None:
-        """Wait for the runs in work, and forget those that wait."""
-        lanes = [lane for binding in self._bindings.values() for lane in binding.lanes.values()]
-        await asyncio.gather(*(lane.close() for lane in lanes))
+        """Wait for the runs in work, forget those that wait, and keep what the finished ones changed."""
+        for binding in self._bindings.values():
+            await asyncio.gather(*(lane.close() for lane in binding.lanes.values()))
+            await asyncio.gather(*(state.close() for state in binding.states.values()))
 
     async def _close_partitions(self, sender: Any, revoked: set[TP], **_: Any) -> None:
         """Let go of all partitions: whoever gets them next must find the stores unlocked and up to date."""
         await self.finish_runs()
         for binding in self._bindings.values():
             binding.processors.clear()
-            if binding.table is not None:
-                binding.table.stores.close_all()
+            binding.states.clear()
+            binding.table.stores.close_all()
 
     async def _handle(self, binding: _Binding, run: Run) -> None:
         processor = binding.processors.get(run.partition)
@@ -177,29 +175,35 @@ class BatchApp(faust.App):
 
         1. The processor says what the run causes.
         2. Its outputs are published and acknowledged.
-        3. Its changes are published to the changelog and acknowledged.
-        4. The store takes the changes and the changelog offset, all or nothing.
-        5. The run's offsets may be committed.
+        3. Its changes are taken in, visible to the next run; a moment later, with those of other runs,
+        4. they are published to the changelog and acknowledged,
+        5. the store takes them and the changelog offset, all or nothing,
+        6. and the offsets of these runs may be committed.
 
-        A crash after any step repeats the run. Before 3 nothing was kept, so the same effects follow; between 3
-        and 5 some values hold the run already, and their positions tell the processor to leave them alone.
+        A crash after any step repeats the runs that were not committed. Before 4 nothing was kept, so the same
+        effects follow; after it some values hold the runs already, and their positions tell the processor to
+        leave them alone.
         """
+        state = binding.states[run.partition]
         # 1
-        store = None if binding.table is None else binding.table.stores.partition(run.partition)
-        effects: Effects = await processor.process(run, store)  # type: ignore[arg-type]
+        effects = await processor.process(run, state)
         # 2
         if effects.outputs:
             await self.outbox.publish(effects.outputs)
-        if effects.changes and binding.table is not None and store is not None:
-            # 3
-            topic = binding.table.changelog_topic.get_topic_name()
-            envelopes = {key: seal(position, payload) for key, (position, payload) in effects.changes.items()}
-            records = [OutRecord(topic, run.partition, key, value) for key, value in envelopes.items()]
-            acknowledged = await self.outbox.publish(records)
-            # 4
-            store.write(envelopes, acknowledged[topic, run.partition])
-        # 5
-        self._batch_consumer.run_done(run)
+        # 3 to 6
+        await state.take(effects, run.next_offset)
+
+    def _new_state(self, binding: _Binding, store: PartitionStore) -> PartitionState:
+        partition = int(store.path.name)
+        tp = TP(binding.topic, partition)
+
+        def fail(error: BaseException) -> None:
+            end_process(f"The changes of {tp.topic}[{partition}] could not be kept: {error}", error)
+
+        changelog = binding.table.changelog_topic.get_topic_name()
+        return PartitionState(
+            store, changelog, partition, self.outbox, lambda offset: self._batch_consumer.done_up_to(tp, offset), fail
+        )
 
     @property
     def _batch_consumer(self) -> BatchConsumer:

@@ -24,7 +24,11 @@ class Effects:
 
     `changes` maps a key to (source position, value): the position is the offset of the newest input record
     the value reflects.
+
+    `facts` are records of which only the newest of each key matters (totals, progress); they are published
+    together with the changes, so they never tell of anything that is not kept.
     """
 
     outputs: list[OutRecord] = field(default_factory=list)
     changes: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
+    facts: list[OutRecord] = field(default_factory=list)

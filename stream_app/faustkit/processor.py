@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from stream_app.faustkit.effects import Effects, OutRecord
+from stream_app.faustkit.keeping import Values
 from stream_app.faustkit.run import Run
-from stream_app.faustkit.store import PartitionStore, Stored
+from stream_app.faustkit.store import Stored
 
 
 class Processor(Protocol):
@@ -24,5 +25,5 @@ class Processor(Protocol):
     def restore(self, items: Iterable[tuple[bytes, Stored]]) -> None:
         """Take up what the store holds, once, before the first run."""
 
-    async def process(self, run: Run, store: PartitionStore) -> Effects:
+    async def process(self, run: Run, values: Values) -> Effects:
         """Say what `run` causes. May wait, but must not write anywhere itself."""

@@ -12,7 +12,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream_app.faustkit.lanes import MAX_RUN_BYTES, MAX_RUN_RECORDS
-from stream_app.faustkit.run import Run, run_of, split_records
+from stream_app.faustkit.run import run_of, split_records
 
 FETCH_WAIT_MS = 500
 """How long Kafka may hold a fetch while there is nothing to deliver."""
@@ -80,9 +80,9 @@ class BatchConsumer(driver.Consumer):
         await self.app.finish_runs()
         await super().wait_empty()
 
-    def run_done(self, run: Run) -> None:
-        """Everything `run` caused is acknowledged and kept; its offsets may be committed."""
-        self._next_offsets[TP(run.topic, run.partition)] = run.next_offset
+    def done_up_to(self, tp: TP, next_offset: int) -> None:
+        """Everything that the inputs before `next_offset` caused is acknowledged and kept; they may be committed."""
+        self._next_offsets[tp] = next_offset
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         """Fetch, and give one message for each run (or each record, on topics without batch delivery)."""

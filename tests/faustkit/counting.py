@@ -22,13 +22,15 @@ from stream_app.faustkit import (
     BatchApp,
     Effects,
     OutRecord,
-    PartitionStore,
     Run,
     Stored,
+    Values,
+    lanes,
     run_app,
     transport,
 )
 from stream_app.faustkit.app import COMMIT_INTERVAL_S
+from stream_app.faustkit.store import PartitionStore
 
 TABLE = "counts"
 POISON = b"poison"
@@ -83,11 +85,11 @@ class CountingProcessor:
         for _ in items:
             pass
 
-    async def process(self, run: Run, store: PartitionStore) -> Effects:
+    async def process(self, run: Run, values: Values) -> Effects:
         """Count each event that the count of its key does not reflect yet."""
         await asyncio.sleep(self._task.delay_s)
         keys = [key or b"" for key in run.keys]
-        kept = dict(zip(keys, store.get_many(keys), strict=True))
+        kept = dict(zip(keys, values.get_many(keys), strict=True))
         counts = {key: (stored.position, int(stored.payload)) if stored else (-1, 0) for key, stored in kept.items()}
         effects = Effects()
         for place, offset in enumerate(run.offsets):
@@ -158,8 +160,8 @@ def _prepare_death(task: Task, app: BatchApp) -> None:
     if task.die_at == "before_store":
         PartitionStore.write = _dying(PartitionStore.write, is_last_run)  # type: ignore[method-assign]
     elif task.die_at == "before_commit":
-        done = transport.BatchConsumer.run_done
-        transport.BatchConsumer.run_done = _dying(done, is_last_run)  # type: ignore[method-assign]
+        done = transport.BatchConsumer.done_up_to
+        transport.BatchConsumer.done_up_to = _dying(done, is_last_run)  # type: ignore[method-assign]
     elif task.die_at:
         wants_changelog = task.die_at == "before_changelog"
 
@@ -180,7 +182,7 @@ def _prepare_death(task: Task, app: BatchApp) -> None:
 
 async def main(task: Task) -> int:
     """Run the app until it is told to stop."""
-    transport.MAX_RUN_RECORDS = task.max_run_records
+    transport.MAX_RUN_RECORDS = lanes.MAX_RUN_RECORDS = task.max_run_records  # type: ignore[attr-defined]
     app = build(task)
     _prepare_death(task, app)
     return await run_app(app, on_ready=lambda: print("ready", flush=True))

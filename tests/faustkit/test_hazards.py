@@ -18,7 +18,7 @@ from faust.types import TP
 from intervaltree import IntervalTree  # type: ignore[import-untyped]
 
 from stream_app.broker import EmbeddedBroker
-from stream_app.faustkit import AppConfig, BatchApp, Run
+from stream_app.faustkit import AppConfig, BatchApp
 from stream_app.faustkit.app import COMMIT_INTERVAL_S
 from stream_app.faustkit.recovery import BatchTableManager
 from stream_app.faustkit.transport import BatchConsumer
@@ -33,7 +33,7 @@ def app(tmp_path: Path) -> BatchApp:
     """An app of ours that is not started."""
     connection = {"bootstrap_servers": ["127.0.0.1:9"]}
     made = BatchApp(AppConfig(app_id="hazards", connection=connection, store_folder=tmp_path))
-    made.attach(INPUT.topic, lambda _: None)  # type: ignore[arg-type, return-value]
+    made.attach(INPUT.topic, lambda _: None, table="hazards")  # type: ignore[arg-type, return-value]
     return made
 
 
@@ -62,7 +62,7 @@ def test_gaps_are_not_filled_by_arithmetic(app: BatchApp) -> None:
         acknowledge(consumer, 13)
     assert stock._new_offset(INPUT) == 14
     assert ours._new_offset(INPUT) is None
-    ours.run_done(Run(INPUT.topic, 0, [10, 12], [], [], [], []))
+    ours.done_up_to(INPUT, 13)
     assert ours._new_offset(INPUT) == 13
 
 

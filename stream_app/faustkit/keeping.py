@@ -1,0 +1,125 @@
+"""Keeping the changes of many runs at once: in memory first, then changelog, store and commit.
+
+The changes of a run are visible to the next one at once; they are kept (changelog, then store) a moment later,
+together with those of the runs after it, and only then the inputs they came from may be committed. A crash in
+between repeats those inputs, and since their outputs were acknowledged before, nothing is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from stream_app.faustkit.effects import Effects, OutRecord
+from stream_app.faustkit.outbox import Outbox
+from stream_app.faustkit.store import PartitionStore, Stored, seal
+
+KEEP_S = 0.05
+"""How long changes wait for others to be kept with. Few enough inputs are repeated after a crash, and a busy key's
+value is written twenty times a second at most."""
+
+MAX_PENDING_KEYS = 5000
+"""With more changed keys than this the next run waits until they are kept."""
+
+
+class Values(Protocol):
+    """What a processor may read."""
+
+    def get_many(self, keys: Sequence[bytes]) -> list[Stored | None]:
+        """The values of `keys`, in their order; None where there is none."""
+
+
+class PartitionState:
+    """The values of one partition of a table: those in the store, and over them those that are not kept yet.
+
+    Args:
+        store: The open store.
+        changelog: Full name of the changelog topic.
+        partition: Number of the partition.
+        outbox: Publishes the changelog.
+        on_kept: Told the offset up to which inputs may be committed.
+        on_error: Called when the changes could not be kept; must end the process.
+    """
+
+    def __init__(
+        self,
+        store: PartitionStore,
+        changelog: str,
+        partition: int,
+        outbox: Outbox,
+        on_kept: Callable[[int], None],
+        on_error: Callable[[BaseException], None],
+    ) -> None:
+        self.store = store
+        self._changelog = changelog
+        self._partition = partition
+        self._outbox = outbox
+        self._on_kept = on_kept
+        self._on_error = on_error
+        self._pending: dict[bytes, Stored] = {}
+        self._keeping: dict[bytes, Stored] = {}
+        self._facts: dict[tuple[str, int, bytes | None], OutRecord] = {}
+        self._next_offset = -1
+        self._is_kept = True
+        self._lock = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def get_many(self, keys: Sequence[bytes]) -> list[Stored | None]:
+        """The values of `keys`, in their order; None where there is none."""
+        found: list[Stored | None] = [self._pending.get(key) or self._keeping.get(key) for key in keys]
+        missing = [place for place, stored in enumerate(found) if stored is None]
+        for place, stored in zip(missing, self.store.get_many([keys[place] for place in missing]), strict=True):
+            found[place] = stored
+        return found
+
+    async def take(self, effects: Effects, next_offset: int) -> None:
+        """Take in the changes of a run whose outputs are acknowledged; waits while too much is pending."""
+        self._pending.update((key, Stored(*change)) for key, change in effects.changes.items())
+        self._facts.update(((fact.topic, fact.partition, fact.key), fact) for fact in effects.facts)
+        self._next_offset = next_offset
+        self._is_kept = False
+        if len(self._pending) > MAX_PENDING_KEYS:
+            await self.keep()
+        elif self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._keep_soon())
+
+    async def keep(self) -> None:
+        """Keep everything taken in so far: changelog and facts acknowledged, then the store, then the commit."""
+        # In a task of its own, shielded: breaking off whoever waits for it must not break off a write half done.
+        await asyncio.shield(asyncio.create_task(self._keep()))
+
+    async def _keep(self) -> None:
+        async with self._lock:
+            self._keeping, self._pending = self._pending, {}
+            facts, self._facts = list(self._facts.values()), {}
+            next_offset = self._next_offset
+            self._is_kept = True
+            try:
+                await self._write(facts)
+            except Exception as error:
+                self._on_error(error)
+                return
+            self._keeping = {}
+            if next_offset >= 0:
+                self._on_kept(next_offset)
+
+    async def close(self) -> None:
+        """Keep what is pending and let go of the timer."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self.keep()
+
+    async def _write(self, facts: list[OutRecord]) -> None:
+        envelopes = {key: seal(*stored) for key, stored in self._keeping.items()}
+        records = [OutRecord(self._changelog, self._partition, key, value) for key, value in envelopes.items()]
+        acknowledged = await self._outbox.publish([*records, *facts])
+        if envelopes:
+            self.store.write(envelopes, acknowledged[self._changelog, self._partition])
+
+    async def _keep_soon(self) -> None:
+        # Again where something was taken in while the last was being kept: nobody else might come.
+        while not self._is_kept:
+            await asyncio.sleep(KEEP_S)
+            await self.keep()
