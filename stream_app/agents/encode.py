@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Executor
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
 
-from encoders.contract import SliceEncoder
 from stream_app import tables
+from stream_app.batching import SliceBatcher
 from stream_app.faustkit import Effects, OutRecord, Run, Stored, Values
 from stream_app.records import SliceRecord, encode
-from stream_app.slice_encoding import encode_slices
 from stream_app.stages.encoding import newest_revisions
 
 _SLICE = msgspec.json.Decoder(SliceRecord)
@@ -30,24 +27,13 @@ class EncodeProcessor:
     """Handles one partition of `slices`.
 
     Args:
-        encoder: The trained encoder; called in `executor` only, never on the event loop.
-        executor: One thread: batches of all partitions take turns on the device.
-        weights: Weight of each event type.
+        batcher: Encodes, together with what other partitions ask for.
         topics: Names of topics.
         item_vectors: The records that put this partition's share of the trained items on `item-vectors`.
     """
 
-    def __init__(
-        self,
-        encoder: SliceEncoder,
-        executor: Executor,
-        weights: Mapping[str, float],
-        topics: EncodeTopics,
-        item_vectors: list[OutRecord],
-    ) -> None:
-        self._encoder = encoder
-        self._executor = executor
-        self._weights = weights
+    def __init__(self, batcher: SliceBatcher, topics: EncodeTopics, item_vectors: list[OutRecord]) -> None:
+        self._batcher = batcher
         self._topics = topics
         self._item_vectors = item_vectors
 
@@ -65,10 +51,7 @@ class EncodeProcessor:
         records = newest_revisions(_SLICE.decode(value or b"") for value in run.values)
         kept = tables.load_values(values, list(dict.fromkeys(r.user_id for r in records)), tables.MEMORY)
         memories = {user_id: memory for user_id, (_, memory) in kept.items()}
-        loop = asyncio.get_running_loop()
-        vectors = await loop.run_in_executor(
-            self._executor, encode_slices, self._encoder, records, memories, self._weights
-        )
+        vectors = await self._batcher.encode(records, memories)
         outputs = [
             OutRecord(self._topics.slice_vectors, run.partition, tables.key_of(vector.user_id), encode(vector))
             for vector in vectors

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from encoders.contract import SliceEncoder
 from stream_app import tables, topics
 from stream_app.agents.encode import EncodeProcessor, EncodeTopics
+from stream_app.batching import SliceBatcher
 from stream_app.faustkit import BatchApp, OutRecord
 from stream_app.kafka import partition_of
 from stream_app.models import load_encoder
@@ -20,11 +21,12 @@ def build(settings: Settings, app: BatchApp, report: Report) -> RoleApp:
     encoder = load_encoder(settings)
     report(f"release {encoder.release}")
     executor = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+    batcher = SliceBatcher(encoder, executor, settings.event_types)
     item_vectors = _item_vector_records(settings, encoder)
     names = EncodeTopics(slice_vectors=topics.prefixed(settings.prefix, topics.SLICE_VECTORS))
 
     def new_processor(partition: int) -> EncodeProcessor:
-        return EncodeProcessor(encoder, executor, settings.event_types, names, item_vectors[partition])
+        return EncodeProcessor(batcher, names, item_vectors[partition])
 
     app.attach(topics.prefixed(settings.prefix, topics.SLICES), new_processor, table=tables.USER_MEMORY)
     return RoleApp(app)
