@@ -103,7 +103,10 @@ class BatchApp(faust.App):
 
         async def agent(stream: Any) -> None:
             async for event in stream.events():
-                await self._lane(binding, event.value.partition).put(event.value)
+                # A run fetched before a rebalance may come late. Runs between it and the committed offset were
+                # forgotten, so taking it would skip them.
+                if event.message.generation_id == self.consumer_generation_id:
+                    await self._lane(binding, event.value.partition).put(event.value)
 
         self.agent(self.topic(topic, schema=RunSchema()), name=f"agent-{topic}", concurrency=1)(agent)
 

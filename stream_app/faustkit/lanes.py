@@ -40,10 +40,14 @@ class Lane:
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._task: asyncio.Task[None] | None = None
+        self._num_closings = 0
 
     async def put(self, run: Run) -> None:
-        """Add a run; waits while too much is waiting already."""
+        """Add a run; waits while too much is waiting already, and forgets it if the lane was closed meanwhile."""
+        num_closings = self._num_closings
         await self._has_room.wait()
+        if num_closings != self._num_closings:
+            return
         self._waiting.append(run)
         self._num_waiting += len(run)
         if self._num_waiting > MAX_WAITING_RECORDS:
@@ -56,6 +60,7 @@ class Lane:
 
         Breaking off is like dying at that point: nothing of the run was committed, so it is done again.
         """
+        self._num_closings += 1
         self._waiting.clear()
         self._num_waiting = 0
         self._has_room.set()

@@ -120,3 +120,24 @@ def test_a_run_that_does_not_end_is_broken_off(monkeypatch: pytest.MonkeyPatch) 
         return True
 
     assert asyncio.run(scenario())
+
+
+def test_a_feeder_that_waited_while_the_lane_was_closed_leaves_its_run() -> None:
+    async def scenario() -> list[list[int]]:
+        handler = Handler()
+        lane = Lane(handler)
+        await lane.put(run_at(0))
+        await settle()
+        await lane.put(run_at(1, MAX_WAITING_RECORDS + 1))
+        feeder = asyncio.create_task(lane.put(run_at(MAX_WAITING_RECORDS + 2)))
+        await settle()
+        handler.gate.release()
+        await lane.close()
+        await feeder
+        await settle()
+        await lane.put(run_at(1))
+        await settle()
+        return [list(run.offsets) for run in handler.runs]
+
+    # The records from 1 on were forgotten: going on behind them would skip them.
+    assert asyncio.run(scenario()) == [[0], [1]]
