@@ -37,6 +37,9 @@ MAX_KEPT_BYTES = 256 * 1024 * 1024
 """Trend records kept until every partition's lists have passed their epoch. Beyond: in a replay nothing more is read
 than is waited for; otherwise epochs are merged, and only the newest can be joined exactly."""
 
+MAX_DECODED_EPOCHS = 64
+"""Epochs kept decoded: about ten times as large as their bytes."""
+
 STRICT_S = 60.0
 """A replay is going on while the last replayed event is less than this ago."""
 
@@ -67,6 +70,7 @@ class TrendLog:
     def _reset(self) -> None:
         self._epochs: dict[int, dict[bytes, bytes]] = {}
         self._sorted_epochs: list[int] = []
+        self._decoded: dict[int, list[TrendRecord]] = {}
         self._complete: dict[int, int] = {}
         self._views: dict[int, TrendView] = {}
         self._kept_bytes = 0
@@ -121,7 +125,16 @@ class TrendLog:
         """The records of the epochs after `after` up to `up_to`, oldest first."""
         start, end = bisect_right(self._sorted_epochs, after), bisect_right(self._sorted_epochs, up_to)
         for epoch in self._sorted_epochs[start:end]:
-            yield from map(_TREND.decode, self._epochs[epoch].values())
+            yield from self._decoded_epoch(epoch)
+
+    def _decoded_epoch(self, epoch: int) -> list[TrendRecord]:
+        """The records of an epoch; decoded once for all partitions, which mostly come to it one after the other."""
+        decoded = self._decoded.get(epoch)
+        if decoded is None:
+            decoded = [_TREND.decode(value) for value in self._epochs[epoch].values()]
+            if len(self._decoded) < MAX_DECODED_EPOCHS:
+                self._decoded[epoch] = decoded
+        return decoded
 
     async def _wait_newest(self) -> None:
         if self._strict_s is None:
@@ -163,6 +176,7 @@ class TrendLog:
             insort(self._sorted_epochs, epoch)
         self._kept_bytes += len(value) - len(kept.get(key, b""))
         kept[key] = value
+        self._decoded.pop(epoch, None)
 
     def _in_replay(self) -> bool:
         """Whether lists join exact epochs now; also while nothing has been asked for yet."""
@@ -180,6 +194,7 @@ class TrendLog:
         end = bisect_right(self._sorted_epochs, complete)
         if end < 2:
             return
+        self._decoded.clear()
         merged: dict[bytes, bytes] = {}
         for epoch in self._sorted_epochs[:end]:
             merged.update(self._epochs.pop(epoch))
@@ -192,6 +207,7 @@ class TrendLog:
         end = bisect_right(self._sorted_epochs, oldest)
         for epoch in self._sorted_epochs[:end]:
             self._kept_bytes -= sum(map(len, self._epochs.pop(epoch).values()))
+            self._decoded.pop(epoch, None)
         del self._sorted_epochs[:end]
         self._dropped_up_to = max(self._dropped_up_to, oldest)
 

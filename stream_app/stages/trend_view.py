@@ -5,7 +5,7 @@ Shapes: N items seen, H half-lives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -47,13 +47,8 @@ class TrendView:
     def advance(self, epoch: int, records: Iterable[TrendRecord]) -> None:
         """Take in the records of all epochs after the present one up to `epoch`."""
         newest = {record.item_id: record for record in records}
-        for item_id, record in newest.items():
-            row = self._row_of(item_id)
-            offsets = [record.epoch * self.rule.epoch_ms / half_life for half_life in self.rule.half_lives_ms]
-            with np.errstate(divide="ignore"):
-                logs = np.log2(np.asarray(record.counts))
-            self._log_scores_NH[row] = np.maximum(logs + offsets, NEVER)
-            self._first_epochs_N[row] = record.first_epoch
+        if newest:
+            self._set_rows(list(newest.values()))
         self._records.update(newest)
         self.epoch = max(self.epoch, epoch)
         if newest:
@@ -107,6 +102,15 @@ class TrendView:
             (item, short * short_kept / short_sum, long * long_kept / long_sum)
             for item, short, long in record.next_items
         ]
+
+    def _set_rows(self, records: Sequence[TrendRecord]) -> None:
+        rows = [self._row_of(record.item_id) for record in records]
+        epochs = np.array([record.epoch for record in records], dtype=np.float64)
+        with np.errstate(divide="ignore"):
+            logs = np.log2(np.array([record.counts for record in records]))
+        offsets = epochs[:, None] * self.rule.epoch_ms / np.array(self.rule.half_lives_ms)
+        self._log_scores_NH[rows] = np.maximum(logs + offsets, NEVER)
+        self._first_epochs_N[rows] = [record.first_epoch for record in records]
 
     def _row_of(self, item_id: str) -> int:
         row = self._rows.get(item_id)
