@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stream_app.errors import LogFormatError, UsageError
+from stream_app.errors import LogFormatError
 from stream_app.records import TICK_HEADER, Event
 from stream_app.replay.readers import open_log
 from stream_app.settings import Settings
@@ -101,21 +101,6 @@ async def _read_topic(settings: Settings) -> tuple[list[Event], int]:
             else:
                 num_refused += 1
     return events, num_refused
-
-
-def parse_fields(pairs: Sequence[str]) -> dict[str, str]:
-    """Read ``ours=theirs`` pairs.
-
-    Raises:
-        UsageError: A pair has no equals sign.
-    """
-    fields = {}
-    for pair in pairs:
-        ours, sign, theirs = pair.partition("=")
-        if not (ours and sign and theirs):
-            raise UsageError(f"--field {pair!r} is no OURS=THEIRS.", mend="write it like --field user_id=visitor")
-        fields[ours] = theirs
-    return fields
 
 
 def _event_of(row: Mapping[str, object]) -> Event | None:

@@ -42,9 +42,7 @@ class EncodeProcessor:
         return self._item_vectors
 
     def restore(self, items: Iterable[tuple[bytes, Stored]]) -> None:
-        """Nothing is held in memory; read to the end so that the database is let go."""
-        for _ in items:
-            pass
+        """Nothing is held in memory, so nothing is read."""
 
     async def process(self, run: Run, values: Values) -> Effects:
         """Encode the newest revision of each slice of the run, merge, and publish."""

@@ -64,9 +64,7 @@ class RecommendProcessor:
         return []
 
     def restore(self, items: Iterable[tuple[bytes, Stored]]) -> None:
-        """Nothing is held in memory; read to the end so that the database is let go."""
-        for _ in items:
-            pass
+        """Nothing is held in memory, so nothing is read."""
 
     async def process(self, run: Run, values: Values) -> Effects:
         """Bring the users' profiles up to date, and make a list for each user with a new event."""

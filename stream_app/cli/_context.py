@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ import click
 import msgspec
 
 from stream_app.cli import Globals
-from stream_app.errors import KafkaUnreachableError
+from stream_app.errors import KafkaUnreachableError, UsageError
 from stream_app.settings import Settings, load_settings
 
 REACHABLE_WITHIN_S: Final = 5.0
@@ -84,3 +85,20 @@ def printable(text: str) -> str:
 def echo_json(value: Any) -> None:
     """Print one value as a line of JSON."""
     click.echo(msgspec.json.encode(value).decode("utf-8"))
+
+
+def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
+    """Repeated ``NAME=VALUE`` options as a map.
+
+    Raises:
+        UsageError: One is not of that form, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise UsageError(f"{option} {text} is not of the form NAME=VALUE.", mend=f"see --help: {option}")
+        if name in found:
+            raise UsageError(f"{option} names {name} twice.", mend="give it once")
+        found[name] = value
+    return found

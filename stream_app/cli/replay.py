@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from stream_app.cli._context import echo_json, reachable_settings
+from stream_app.cli._context import echo_json, pairs, reachable_settings
 from stream_app.cli._signals import stop_event, unless_stopped
 from stream_app.errors import UsageError
 
@@ -79,23 +79,6 @@ def command(
     echo_json(outcome)
     if outcome.get("balanced") is False:
         ctx.exit(1)
-
-
-def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
-    """Repeated ``NAME=VALUE`` options as a map.
-
-    Raises:
-        UsageError: One is not of that form, or a name is given twice.
-    """
-    found: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name or not value:
-            raise UsageError(f"{option} {text} is not of the form NAME=VALUE.", mend=f"see --help: {option}")
-        if name in found:
-            raise UsageError(f"{option} names {name} twice.", mend="give it once")
-        found[name] = value
-    return found
 
 
 def parse_speed(text: str) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from stream_app.cli._context import echo_json, plain_settings, reachable_settings
+from stream_app.cli._context import echo_json, pairs, plain_settings, reachable_settings
 from stream_app.errors import UsageError
 
 
@@ -79,14 +79,14 @@ def command(ctx: click.Context, /, file: Path | None, topic: bool, out: Path, as
     settings = reachable_settings(ctx) if topic else plain_settings(ctx)
     # torch takes seconds to import: only once the command is known to make sense.
     from encoders.train import TrainConfig, use_threads
-    from stream_app.event_log import parse_fields, read_events, read_topic
+    from stream_app.event_log import read_events, read_topic
     from stream_app.training import train
 
     use_threads(options["threads"])
     if file is None:
         log = read_topic(settings)
     else:
-        fields = parse_fields(options["fields"])
+        fields = pairs(options["fields"], "--field")
         log = read_events(file, settings, fields=fields, ts_unit=options["ts_unit"], limit=options["limit"])
     events = log.events[: max(1, int(len(log.events) * options["share"]))]
     click.echo(f"{len(events)} events; {log.num_refused} rows were no events of the types in the settings", err=True)

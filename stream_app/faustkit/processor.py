@@ -23,7 +23,7 @@ class Processor(Protocol):
         """What to publish when the partition is assigned, after `restore` and before the first run."""
 
     def restore(self, items: Iterable[tuple[bytes, Stored]]) -> None:
-        """Take up what the store holds, once, before the first run."""
+        """Take up what the store holds, once, before the first run; to its end, or not at all."""
 
     async def process(self, run: Run, values: Values) -> Effects:
         """Say what `run` causes. May wait, but must not write anywhere itself."""

@@ -25,14 +25,6 @@ class PartitionedStore(Store[bytes, bytes]):
         self._memory: StoreMemory = app.store_memory
         self._folder: Path = app.store_folder / table.name
 
-    def partition(self, partition: int) -> PartitionStore:
-        """The open store of a partition.
-
-        Raises:
-            KeyError: The partition is not assigned to this worker.
-        """
-        return self._open[partition]
-
     def open(self, partition: int) -> PartitionStore:
         """Open the store of a partition that was assigned."""
         if partition not in self._open:

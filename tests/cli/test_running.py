@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stream_app.cli.replay import pairs, parse_speed
+from stream_app.cli._context import pairs
+from stream_app.cli.replay import parse_speed
 from stream_app.cli.up import parse_counts
 from stream_app.errors import UsageError
 from tests.cli.conftest import Cli
