@@ -20,7 +20,7 @@ from stream_app.faustkit.lanes import Lane
 from stream_app.faustkit.outbox import Outbox
 from stream_app.faustkit.processor import Processor
 from stream_app.faustkit.recovery import BatchTableManager, recover
-from stream_app.faustkit.run import Run
+from stream_app.faustkit.run import MAX_RUN_RECORDS, Run
 from stream_app.faustkit.store import PartitionStore, StoreMemory
 from stream_app.faustkit.table import StateTable
 from stream_app.faustkit.transport import BatchConsumer, BatchTransport, RunSchema
@@ -50,6 +50,7 @@ class AppConfig:
         gather_ms: How long Kafka may gather records before it delivers them; 0: at once. What a role loses in time
             it gains in longer runs, which cost everybody less.
         changelog_prefix: Put before ``<table>-changelog``.
+        max_run_records: Most records of one run.
     """
 
     app_id: str
@@ -61,6 +62,7 @@ class AppConfig:
     session_timeout_s: float = 10.0
     gather_ms: int = 0
     changelog_prefix: str = ""
+    max_run_records: int = MAX_RUN_RECORDS
 
 
 @dataclass
@@ -144,7 +146,7 @@ class BatchApp(faust.App):
 
     def _lane(self, binding: _Binding, partition: int) -> Lane:
         if partition not in binding.lanes:
-            binding.lanes[partition] = Lane(lambda run: self._handle(binding, run))
+            binding.lanes[partition] = Lane(lambda run: self._handle(binding, run), self.config.max_run_records)
         return binding.lanes[partition]
 
     async def finish_runs(self) -> None:
@@ -250,10 +252,6 @@ def _faust_settings(config: AppConfig) -> dict[str, Any]:
         "broker_heartbeat_interval": session_s / 5,
         "broker_request_timeout": max(40.0, session_s * 2),
         "broker_commit_interval": COMMIT_INTERVAL_S,
-        "broker_max_poll_records": None,
-        "consumer_max_fetch_size": 4 * 1024 * 1024,
-        "consumer_auto_offset_reset": "earliest",
-        "consumer_group_instance_id": config.instance_id or None,
         "store": "memory://",
         "datadir": str(config.store_folder),
         "Table": StateTable,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stream_app.faustkit.failure import end_process
-from stream_app.faustkit.run import Run, run_of
+from stream_app.faustkit.fetching import RunConsumer
+from stream_app.faustkit.run import Run
 
 log = logging.getLogger("sliceflow.follower")
 
@@ -62,15 +63,16 @@ class Follower:
             end_process(f"Topic {self._topic} could not be followed: {error}", error)
 
     async def _read(self) -> None:
-        consumer = AIOKafkaConsumer(**self._connection, enable_auto_commit=False, auto_offset_reset="earliest")
+        consumer = RunConsumer(**self._connection, enable_auto_commit=False, auto_offset_reset="earliest")
         await consumer.start()
         try:
             partitions = await _assign_all(consumer, self._topic)
             ends = await consumer.end_offsets(partitions)
             while True:
                 self._pause_held(consumer, partitions)
-                for records in (await consumer.getmany(timeout_ms=FETCH_MS)).values():
-                    self._deliver(records)
+                for runs in (await consumer.getmany(timeout_ms=FETCH_MS)).values():
+                    for run in runs:
+                        self._on_run(run)
                 if not self._caught_up.is_set() and await _reached(consumer, ends):
                     self._caught_up.set()
         finally:
@@ -82,10 +84,6 @@ class Follower:
         if held != paused:
             consumer.resume(*(paused - held))
             consumer.pause(*(held - paused))
-
-    def _deliver(self, records: Sequence[Any]) -> None:
-        if records:
-            self._on_run(run_of(records))
 
 
 async def _assign_all(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:

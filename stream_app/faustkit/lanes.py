@@ -10,16 +10,11 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from stream_app.faustkit.run import Run, merge_runs
+from stream_app.faustkit.run import MAX_RUN_BYTES, MAX_RUN_RECORDS, Run, merge_runs
 
-MAX_RUN_RECORDS = 2000
-"""Records of one run: enough to make per-run costs vanish, few enough that a run takes well under a second."""
-
-MAX_RUN_BYTES = 4 * 1024 * 1024
-"""Bytes of one run, so that waiting runs stay small in memory."""
-
-MAX_WAITING_RECORDS = 2 * MAX_RUN_RECORDS
-"""With more records waiting in a lane nothing more is taken in: the next run is ready when this one is done."""
+MAX_WAITING_RUNS = 2
+"""With more records than so many full runs waiting in a lane, nothing more is taken in: the next run is ready when
+this one is done."""
 
 FINISH_S = 5.0
 """How long a run in work may take to finish when its partition is given away: a run takes well under a second, but
@@ -31,10 +26,13 @@ class Lane:
 
     Args:
         handle: Handles one run; must not raise.
+        max_run_records: Most records of one run.
     """
 
-    def __init__(self, handle: Callable[[Run], Awaitable[None]]) -> None:
+    def __init__(self, handle: Callable[[Run], Awaitable[None]], max_run_records: int = MAX_RUN_RECORDS) -> None:
         self._handle = handle
+        self._max_run_records = max_run_records
+        self._max_waiting = MAX_WAITING_RUNS * max_run_records
         self._waiting: deque[Run] = deque()
         self._num_waiting = 0
         self._has_room = asyncio.Event()
@@ -50,7 +48,7 @@ class Lane:
             return
         self._waiting.append(run)
         self._num_waiting += len(run)
-        if self._num_waiting > MAX_WAITING_RECORDS:
+        if self._num_waiting > self._max_waiting:
             self._has_room.clear()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work_off())
@@ -81,10 +79,10 @@ class Lane:
             following = self._waiting[0]
             num_records += len(following)
             num_bytes += following.num_bytes
-            if num_records > MAX_RUN_RECORDS or num_bytes > MAX_RUN_BYTES:
+            if num_records > self._max_run_records or num_bytes > MAX_RUN_BYTES:
                 break
             taken.append(self._waiting.popleft())
         self._num_waiting -= sum(map(len, taken))
-        if self._num_waiting <= MAX_WAITING_RECORDS:
+        if self._num_waiting <= self._max_waiting:
             self._has_room.set()
         return merge_runs(taken)

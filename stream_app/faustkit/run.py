@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 Headers = Sequence[tuple[str, bytes]]
+
+MAX_RUN_RECORDS = 4000
+"""Records of one run: enough to make per-run costs vanish, few enough that a run takes well under a second."""
+
+MAX_RUN_BYTES = 4 * 1024 * 1024
+"""Bytes of one run, so that waiting runs stay small in memory."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Run:
     @property
     def num_bytes(self) -> int:
         """Bytes of all keys and values."""
-        return sum(len(part) for parts in (self.keys, self.values) for part in parts if part is not None)
+        return sum(map(len, filter(None, chain(self.keys, self.values))))
 
     @property
     def next_offset(self) -> int:
@@ -38,12 +45,11 @@ class Run:
         return self.offsets[-1] + 1
 
 
-def run_of(records: Sequence[Any]) -> Run:
-    """Make a run of aiokafka's records of one partition."""
-    first = records[0]
+def run_of(topic: str, partition: int, records: Sequence[Any]) -> Run:
+    """Make a run of records of one partition; each has an offset, key, value, timestamp and headers."""
     return Run(
-        topic=first.topic,
-        partition=first.partition,
+        topic=topic,
+        partition=partition,
         offsets=[record.offset for record in records],
         keys=[record.key for record in records],
         values=[record.value for record in records],
@@ -68,14 +74,17 @@ def merge_runs(runs: Sequence[Run]) -> Run:
 
 
 def split_records(records: Sequence[Any], max_records: int, max_bytes: int) -> Iterator[Sequence[Any]]:
-    """Cut fetched records into pieces bounded by count and bytes; a record over the byte bound stands alone."""
+    """Cut records into pieces bounded by count and bytes; a record over the byte bound stands alone."""
+    sizes = [len(record.value or b"") + len(record.key or b"") for record in records]
+    if sum(sizes) <= max_bytes:
+        for start in range(0, len(records), max_records):
+            yield records[start : start + max_records]
+        return
     start = 0
-    size = 0
-    for index, record in enumerate(records):
-        record_bytes = len(record.value or b"") + len(record.key or b"")
-        if index > start and (index - start >= max_records or size + record_bytes > max_bytes):
-            yield records[start:index]
-            start, size = index, 0
-        size += record_bytes
-    if start < len(records):
-        yield records[start:]
+    size_bytes = 0
+    for place, record_bytes in enumerate(sizes):
+        if place > start and (place - start >= max_records or size_bytes + record_bytes > max_bytes):
+            yield records[start:place]
+            start, size_bytes = place, 0
+        size_bytes += record_bytes
+    yield records[start:]

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from itertools import zip_longest
-from typing import Any
+from typing import Any, cast
 
 import faust
 import uvloop
 from faust.transport.drivers import aiokafka as driver
-from faust.types import TP
+from faust.types import TP, ConsumerMessage
 
-from stream_app.faustkit.lanes import MAX_RUN_BYTES, MAX_RUN_RECORDS
-from stream_app.faustkit.run import run_of, split_records
+from stream_app.faustkit.fetching import RunConsumer
+from stream_app.faustkit.run import MAX_RUN_BYTES, Run
 
 FETCH_WAIT_MS = 500
 """How long Kafka may hold a fetch while there is nothing to deliver."""
+
+
+MAX_FETCH_BYTES = 16 * 1024 * 1024
+"""Bytes of one answer of Kafka, over all partitions: it bounds what is held in memory while a role is behind."""
+
+REBALANCE_TIMEOUT_MS = 60_000
+"""How long the members of a group may take to let go of their partitions when it is dealt out anew."""
+
+MAX_POLL_INTERVAL_MS = 1000 * 1000
+"""The time between two fetches after which aiokafka leaves the group: longer than any run may wait."""
 
 
 class RunSchema(faust.Schema[Any, Any]):
@@ -37,13 +47,32 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         super().__init__(consumer, thread_loop=uvloop.new_event_loop(), **kwargs)
         self._close_thread_loop_on_stop = True
 
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        gather_ms = transport.app.config.gather_ms
-        # Faust offers no setting for these two; aiokafka reads them when the consumer starts.
-        consumer._fetch_max_wait_ms = gather_ms or FETCH_WAIT_MS
-        consumer._fetch_min_bytes = MAX_RUN_BYTES if gather_ms else 1
-        return consumer
+    def _create_worker_consumer(self, transport: Any) -> RunConsumer:
+        self._assignor = self.app.assignor
+        config = transport.app.config
+        session_ms = round(config.session_timeout_s * 1000)
+        return RunConsumer(
+            **config.connection,
+            reads_runs=transport.app.is_batch_topic,
+            max_run_records=config.max_run_records,
+            client_id=config.app_id,
+            group_id=config.app_id,
+            group_instance_id=config.instance_id or None,
+            partition_assignment_strategy=[self._assignor],
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            # What a producer took back has never happened.
+            isolation_level="read_committed",
+            max_partition_fetch_bytes=MAX_RUN_BYTES,
+            fetch_max_bytes=MAX_FETCH_BYTES,
+            fetch_max_wait_ms=config.gather_ms or FETCH_WAIT_MS,
+            fetch_min_bytes=MAX_RUN_BYTES if config.gather_ms else 1,
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=session_ms // 5,
+            rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
+            # The watchdog ends a process that does not get on; Kafka need not watch it too.
+            max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
+        )
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Leave the changelogs alone from the start: Faust has them assigned, our recovery reads them itself.
@@ -112,15 +141,23 @@ class BatchConsumer(driver.Consumer):
     def _lane(self, tp: TP, fetched: list[Any]) -> Iterator[tuple[TP, Any]]:
         if not self.app.is_batch_topic(tp.topic):
             return ((tp, self._to_message(tp, record)) for record in fetched)
-        pieces = split_records(fetched, MAX_RUN_RECORDS, MAX_RUN_BYTES)
-        return ((tp, self._run_message(tp, piece)) for piece in pieces)
+        return ((tp, self._run_message(tp, run)) for run in fetched)
 
-    def _run_message(self, tp: TP, records: Any) -> Any:
+    def _run_message(self, tp: TP, run: Run) -> ConsumerMessage:
         # The message stands for the whole run: it carries the last offset, which Faust takes for "read up to".
-        message: Any = self._to_message(tp, records[-1])
-        message.key = None
-        message.value = run_of(records)
-        return message
+        return ConsumerMessage(
+            topic=run.topic,
+            partition=run.partition,
+            offset=run.offsets[-1],
+            timestamp=run.timestamps_ms[-1] / 1000,
+            timestamp_type=0,
+            headers=[],
+            key=None,
+            value=cast(Any, run),  # handed through by `RunSchema`
+            checksum=None,
+            tp=tp,
+            generation_id=self.app.consumer_generation_id,
+        )
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget what was done on partitions that now belong to somebody else."""

@@ -25,7 +25,6 @@ from stream_app.faustkit import (
     Run,
     Stored,
     Values,
-    lanes,
     run_app,
     transport,
 )
@@ -130,6 +129,7 @@ def build(task: Task) -> BatchApp:
         store_folder=Path(task.folder),
         instance_id=task.instance_id,
         session_timeout_s=6.0,
+        max_run_records=task.max_run_records,
         changelog_prefix=task.prefix,
     )
     app = BatchApp(config)
@@ -182,7 +182,6 @@ def _prepare_death(task: Task, app: BatchApp) -> None:
 
 async def main(task: Task) -> int:
     """Run the app until it is told to stop."""
-    transport.MAX_RUN_RECORDS = lanes.MAX_RUN_RECORDS = task.max_run_records  # type: ignore[attr-defined]
     app = build(task)
     _prepare_death(task, app)
     return await run_app(app, on_ready=lambda: print("ready", flush=True))

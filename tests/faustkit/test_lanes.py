@@ -7,8 +7,10 @@ import asyncio
 import pytest
 
 from stream_app.faustkit import lanes
-from stream_app.faustkit.lanes import MAX_RUN_RECORDS, MAX_WAITING_RECORDS, Lane
-from stream_app.faustkit.run import Run
+from stream_app.faustkit.lanes import MAX_WAITING_RUNS, Lane
+from stream_app.faustkit.run import MAX_RUN_RECORDS, Run
+
+MAX_WAITING = MAX_WAITING_RUNS * MAX_RUN_RECORDS
 
 
 def run_at(offset: int, num_records: int = 1) -> Run:
@@ -81,8 +83,8 @@ def test_a_full_lane_makes_its_feeder_wait() -> None:
         lane = Lane(handler)
         await lane.put(run_at(0))
         await settle()
-        await lane.put(run_at(1, MAX_WAITING_RECORDS + 1))
-        feeder = asyncio.create_task(lane.put(run_at(MAX_WAITING_RECORDS + 2)))
+        await lane.put(run_at(1, MAX_WAITING + 1))
+        feeder = asyncio.create_task(lane.put(run_at(MAX_WAITING + 2)))
         await settle()
         waited = not feeder.done()
         handler.gate.release()
@@ -128,8 +130,8 @@ def test_a_feeder_that_waited_while_the_lane_was_closed_leaves_its_run() -> None
         lane = Lane(handler)
         await lane.put(run_at(0))
         await settle()
-        await lane.put(run_at(1, MAX_WAITING_RECORDS + 1))
-        feeder = asyncio.create_task(lane.put(run_at(MAX_WAITING_RECORDS + 2)))
+        await lane.put(run_at(1, MAX_WAITING + 1))
+        feeder = asyncio.create_task(lane.put(run_at(MAX_WAITING + 2)))
         await settle()
         handler.gate.release()
         await lane.close()

@@ -18,8 +18,6 @@ class Record:
     offset: int
     key: bytes | None
     value: bytes | None
-    topic: str = "t"
-    partition: int = 3
     timestamp: int = 5
     headers: tuple[tuple[str, bytes], ...] = ()
 
@@ -47,7 +45,7 @@ def test_pieces_keep_all_records_within_both_bounds(records: list[Record], max_r
 
 
 def test_a_run_is_aligned_and_goes_on_after_its_last_offset() -> None:
-    run = run_of([Record(4, b"k", None, headers=(("h", b"x"),)), Record(9, None, b"v")])
+    run = run_of("t", 3, [Record(4, b"k", None, headers=(("h", b"x"),)), Record(9, None, b"v")])
     assert (run.topic, run.partition, len(run), run.next_offset) == ("t", 3, 2, 10)
     assert list(zip(run.offsets, run.keys, run.values, run.timestamps_ms, run.headers, strict=True)) == [
         (4, b"k", None, 5, (("h", b"x"),)),
