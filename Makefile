@@ -13,7 +13,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV := $(shell command -v uv 2>/dev/null)
 PACKAGES := stream_app encoders index
-BENCHES := $(sort $(patsubst tests/bench/%.py,%,$(shell grep -l __main__ tests/bench/*.py)))
+BENCHES := $(sort $(patsubst tests/bench/%.py,%,$(shell grep -l __main__ tests/bench/*.py)) \
+  $(patsubst tests/bench/%/__main__.py,%,$(wildcard tests/bench/*/__main__.py)))
 
 .PHONY: help demo demo-model test check bench clean lock lock-python lock-jars python-version
 

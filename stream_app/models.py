@@ -12,7 +12,9 @@ import msgspec
 from encoders.contract import EncoderError, SliceEncoder
 from stream_app.errors import ModelError
 from stream_app.settings import Settings
+from stream_app.stages.listing import ListRule
 from stream_app.stages.scoring import ScorerWeights, feature_names
+from stream_app.topics import EVENTS, prefixed
 
 STREAM_FILE = "stream.json"
 SCORER_FILE = "scorer.json"
@@ -79,6 +81,17 @@ def served_model(settings: Settings) -> ServedModel:
     if missing := [name for name in feature_names(settings.half_lives_s) if name not in scorer.weights]:
         raise ModelError(f"{folder / SCORER_FILE} has no weight for {', '.join(missing)}.", mend=TRAIN_HINT)
     return ServedModel(spec.release, spec.dims.dim, scorer)
+
+
+def list_rule(settings: Settings, model: ServedModel) -> ListRule:
+    """What lists are made with."""
+    return ListRule(
+        events=prefixed(settings.prefix, EVENTS),
+        release=model.release,
+        weights_F=model.scorer.vector(feature_names(settings.half_lives_s)),
+        list_items=settings.list_items,
+        candidates=settings.candidates,
+    )
 
 
 def load_encoder(settings: Settings) -> SliceEncoder:

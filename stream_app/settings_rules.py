@@ -7,6 +7,7 @@ from stream_app.settings import Settings
 from stream_app.stages.clean import CleanRules
 from stream_app.stages.encoding import KEEP_REPAIRABLE
 from stream_app.stages.popularity import TrendRule
+from stream_app.stages.sequence import SequenceStage
 from stream_app.stages.slicing import SlicingRule
 
 
@@ -37,6 +38,17 @@ def slicing_rule(settings: Settings) -> SlicingRule:
         span_ms=int(settings.slice_span_s * 1000),
         history_events=settings.history_events,
         repair_slices=KEEP_REPAIRABLE,
+    )
+
+
+def sequence_stage(settings: Settings, partition: int) -> SequenceStage:
+    """The stage of one partition of `events`, without any state yet."""
+    return SequenceStage(
+        partition,
+        slicing_rule(settings),
+        epoch_ms=settings.epoch_ms,
+        allowed_lateness_ms=int(settings.allowed_lateness_s * 1000),
+        weights_milli=weights_milli(settings),
     )
 
 

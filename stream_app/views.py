@@ -23,6 +23,7 @@ from stream_app.records import (
     VectorsCompleteRecord,
     unpack_vector,
 )
+from stream_app.stages.listing import index_version
 from stream_app.stages.popularity import TrendRule
 from stream_app.stages.trend_view import TrendView
 
@@ -257,7 +258,7 @@ class ItemView:
     @property
     def version(self) -> str:
         """Names what is in the index, the same for the same content."""
-        return f"{self.index.release}/{len(self.index)}"
+        return index_version(self.index.release, len(self.index))
 
     def _take_vectors(self, run: Run) -> None:
         ids: list[str] = []

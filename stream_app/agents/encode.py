@@ -56,5 +56,5 @@ class EncodeProcessor:
         ]
         changed = dict.fromkeys(vector.user_id for vector in vectors)
         position = run.offsets[-1]
-        changes = {tables.key_of(user): (position, tables.encode_value(memories[user])) for user in changed}
+        changes = {tables.key_of(user): Stored(position, tables.encode_value(memories[user])) for user in changed}
         return Effects(outputs, changes)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from stream_app import tables
 from stream_app.faustkit import Effects, OutRecord, Run, Stored, Values
-from stream_app.faustkit.run import Headers
 from stream_app.kafka import partition_of
-from stream_app.records import STRICT_HEADER, TICK_HEADER, ActivityRecord, Event, encode
-from stream_app.stages.clean import CleanRules, Rejection, clean_event
+from stream_app.records import ActivityRecord, Event, encode
+from stream_app.stages.clean import CleanRules, Rejection
+from stream_app.stages.intake import Content, read_record, take_record
 from stream_app.stages.sequence import PartitionTotals, SequenceEffects, SequenceStage
 from stream_app.stages.slicing import UserHistory
 
@@ -56,30 +56,25 @@ class SequenceProcessor:
 
     async def process(self, run: Run, values: Values) -> Effects:
         """Clean, apply and publish one run."""
-        cleaned = [self._clean(run, place) for place in range(len(run))]
-        users = list(dict.fromkeys(event.user_id for event in cleaned if isinstance(event, Event)))
+        contents = [self._read(run, place) for place in range(len(run))]
+        users = list(dict.fromkeys(content.user_id for content in contents if isinstance(content, Event)))
         self._stage.begin_run(users, lambda wanted: tables.load_histories(values, wanted))
         dead_letters = []
-        for place, result in enumerate(cleaned):
+        for place, content in enumerate(contents):
             offset = run.offsets[place]
-            if isinstance(result, Event):
-                self._stage.take_event(result, offset, strict=_has_header(run.headers[place], STRICT_HEADER))
-            elif isinstance(result, Rejection):
-                if offset > self._totals_position:
-                    self._stage.take_dead_letter(result.reason)
-                dead_letters.append(self._dead_letter(run, place, result))
-            else:
-                self._stage.take_tick(result[0], offset, last=result[1])
+            is_counted = offset <= self._totals_position
+            take_record(self._stage, content, offset, run.headers[place], is_counted=is_counted)
+            if isinstance(content, Rejection):
+                dead_letters.append(self._dead_letter(run, place, content))
         last_offset = run.offsets[-1]
         effects = self._stage.end_run(last_offset, self._topics.num_partitions)
         self._totals_position = max(self._totals_position, last_offset)
         return self._effects(effects, dead_letters, run.partition, last_offset)
 
-    def _clean(self, run: Run, place: int) -> Event | Rejection | tuple[int, bool]:
-        headers = run.headers[place]
-        if headers and (tick := _tick(headers)) is not None:
-            return tick
-        return clean_event(run.keys[place], run.values[place], run.timestamps_ms[place], self._rules)
+    def _read(self, run: Run, place: int) -> Content:
+        return read_record(
+            run.keys[place], run.values[place], run.timestamps_ms[place], run.headers[place], self._rules
+        )
 
     def _effects(
         self, effects: SequenceEffects, dead_letters: list[OutRecord], partition: int, last_offset: int
@@ -93,11 +88,11 @@ class SequenceProcessor:
         outputs += dead_letters
         status = OutRecord(topics.status, 0, b"%d" % partition, encode(self._stage.status(last_offset)))
         changes = {
-            tables.key_of(user_id): (kept.position, tables.encode_value(kept.history))
+            tables.key_of(user_id): Stored(kept.position, tables.encode_value(kept.history))
             for user_id, kept in effects.changed.items()
         }
         # Last, so that in the changelog it vouches for everything before it.
-        changes[tables.PARTITION_KEY] = (self._totals_position, tables.encode_value(self._stage.totals))
+        changes[tables.PARTITION_KEY] = Stored(self._totals_position, tables.encode_value(self._stage.totals))
         return Effects(outputs, changes, facts=[status])
 
     def _activity_records(self, activity: Sequence[ActivityRecord]) -> Iterable[OutRecord]:
@@ -128,16 +123,3 @@ class SequenceProcessor:
             value = value[:MAX_DEAD_BYTES]
         headers = [(name, text.encode("utf-8", "backslashreplace")) for name, text in facts.items()]
         return OutRecord(self._topics.dead_letter, 0, run.keys[place], value if value is not None else b"", headers)
-
-
-def _has_header(headers: Headers, name: str) -> bool:
-    return any(known == name for known, _ in headers)
-
-
-def _tick(headers: Headers) -> tuple[int, bool] | None:
-    """Time (ms) of a tick, and whether it is the last one; None for an ordinary record."""
-    for name, value in headers:
-        if name == TICK_HEADER:
-            text, _, rest = value.partition(b" ")
-            return (int(text), rest == b"last") if text.isdigit() and len(text) < 16 else None
-    return None

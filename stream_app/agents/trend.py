@@ -71,10 +71,10 @@ class TrendProcessor:
         if complete is not None:
             outputs.append(OutRecord(self._topics.trends, run.partition, b"", encode(TrendEpochRecord(epoch=complete))))
         changes = {
-            tables.key_of(item_id): (position, tables.encode_value(statistics))
+            tables.key_of(item_id): Stored(position, tables.encode_value(statistics))
             for item_id, (position, statistics) in stage.changed.items()
         }
-        changes[tables.PARTITION_KEY] = (run.offsets[-1], tables.encode_value(stage.totals))
+        changes[tables.PARTITION_KEY] = Stored(run.offsets[-1], tables.encode_value(stage.totals))
         return Effects(outputs, changes)
 
     def _hear(self, records: list[ActivityRecord]) -> None:

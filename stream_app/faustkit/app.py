@@ -14,16 +14,24 @@ from faust.serializers import codecs
 from faust.types import TP
 from yarl import URL
 
+from stream_app.errors import TopicMismatchError
+from stream_app.faustkit.assignment import WarmAssignor
+from stream_app.faustkit.checks import TopicIds, check_topics, refuse_recreated
 from stream_app.faustkit.failure import end_process
 from stream_app.faustkit.keeping import PartitionState
 from stream_app.faustkit.lanes import Lane
 from stream_app.faustkit.outbox import Outbox
+from stream_app.faustkit.ownership import claim_partition
+from stream_app.faustkit.per_message import SafeAgent, SafeStream, SafeTopic
 from stream_app.faustkit.processor import Processor
-from stream_app.faustkit.recovery import BatchTableManager, recover
+from stream_app.faustkit.producing import Writer
+from stream_app.faustkit.recovery import BatchTableManager, Breakable, recover
 from stream_app.faustkit.run import MAX_RUN_RECORDS, Run
+from stream_app.faustkit.standby import Standby
 from stream_app.faustkit.store import PartitionStore, StoreMemory
 from stream_app.faustkit.table import StateTable
 from stream_app.faustkit.transport import BatchConsumer, BatchTransport, RunSchema
+from stream_app.faustkit.watchdog import Limits, Watchdog
 
 log = logging.getLogger("sliceflow.faustkit")
 
@@ -51,6 +59,9 @@ class AppConfig:
             it gains in longer runs, which cost everybody less.
         changelog_prefix: Put before ``<table>-changelog``.
         max_run_records: Most records of one run.
+        limits: What may stand still for how long before the process is ended.
+        num_standbys: How many other workers keep a copy of each partition's store, so that taking it over is quick;
+            with too few workers, as many as there are.
     """
 
     app_id: str
@@ -63,6 +74,8 @@ class AppConfig:
     gather_ms: int = 0
     changelog_prefix: str = ""
     max_run_records: int = MAX_RUN_RECORDS
+    limits: Limits = field(default_factory=Limits)
+    num_standbys: int = 0
 
 
 @dataclass
@@ -75,6 +88,7 @@ class _Binding:
     processors: dict[int, Processor] = field(default_factory=dict)
     lanes: dict[int, Lane] = field(default_factory=dict)
     states: dict[int, PartitionState] = field(default_factory=dict)
+    standby: Standby | None = None
 
 
 class BatchApp(faust.App):
@@ -87,9 +101,13 @@ class BatchApp(faust.App):
         self.outbox = Outbox(dict(config.connection), client_id=config.app_id)
         self.store_memory = StoreMemory(config.store_memory_bytes)
         self.store_folder = config.store_folder
+        self.watchdog = Watchdog(config.limits, config.session_timeout_s)
+        self.is_opening = False
+        self._topic_ids: TopicIds = {}
         self.ready = asyncio.Event()
         self._bindings: dict[str, _Binding] = {}
         self._before_open: list[Callable[[], Awaitable[None]]] = []
+        self._opening = Breakable()
         self.on_partitions_revoked.connect(self._close_partitions)  # type: ignore[arg-type]
 
     def attach(self, topic: str, new_processor: Callable[[int], Processor], *, table: str) -> None:
@@ -120,28 +138,64 @@ class BatchApp(faust.App):
         """Whether runs of this topic are delivered whole."""
         return topic in self._bindings
 
-    async def open_partitions(self) -> None:
-        """Open the stores of the assigned partitions, bring them up to their changelogs, make the processors."""
+    async def check_topics(self) -> None:
+        """Return when the topics that the app reads are there, are still the same, and each changelog fits its input.
+
+        Raises:
+            TopicMismatchError: They are not; says which, and what mends it.
+        """
+        changelogs = {one.topic: one.table.changelog_topic.get_topic_name() for one in self._bindings.values()}
+        inputs = [topic for agent in self.agents.values() for topic in agent.get_topic_names()]
+        seen = await check_topics(self.config.connection, inputs, changelogs)
+        refuse_recreated(self._topic_ids, seen)
+        self._topic_ids = seen
+
+    async def open_partitions(self) -> bool:
+        """Open what is assigned, bring it up to the changelogs, make the processors; False if it was broken off."""
+        self.is_opening = True
         await self._close_partitions(self, set())
+        is_open = await self._opening.run(self._open_assigned())
+        self.is_opening = False
+        if is_open:
+            self.ready.set()
+            self._open_standbys()
+        return is_open
+
+    async def _open_assigned(self) -> None:
+        # A topic that was deleted meanwhile is left out of the assignment without a word.
+        try:
+            await self.check_topics()
+        except TopicMismatchError as error:
+            end_process(str(error))
         for callback in self._before_open:
             await callback()
         assigned = self.consumer.assignment()
         for binding in self._bindings.values():
             partitions = sorted(tp.partition for tp in assigned if tp.topic == binding.topic)
             await self._open_binding(binding, partitions)
-        self.ready.set()
+
+    def _open_standbys(self) -> None:
+        """Go on with the copies of partitions that other workers own."""
+        assigned = self.assignor.assigned_standbys()
+        for binding in self._bindings.values():
+            changelog = binding.table.changelog_topic.get_topic_name()
+            partitions = sorted(tp.partition for tp in assigned if tp.topic == changelog)
+            stores = {partition: binding.table.stores.open(partition) for partition in partitions}
+            binding.standby = Standby(self.config.connection, changelog, stores)
 
     async def _open_binding(self, binding: _Binding, partitions: list[int]) -> None:
         stores = {partition: binding.table.stores.open(partition) for partition in partitions}
         changelog = binding.table.changelog_topic.get_topic_name()
+        claims = [claim_partition(self.outbox, self.config.app_id, changelog, partition) for partition in partitions]
+        writers = dict(zip(partitions, await asyncio.gather(*claims), strict=True))
         num_records = await recover(dict(self.config.connection), changelog, stores)
         log.info("%s: %d changelog records for partitions %s", changelog, num_records, partitions)
         for partition, store in stores.items():
             processor = binding.new_processor(partition)
             processor.restore(store.items())
             if opening := processor.opening():
-                await self.outbox.publish(opening)
-            binding.states[partition] = self._new_state(binding, store)
+                await self.outbox.publish(opening, writers[partition])
+            binding.states[partition] = self._new_state(binding, store, writers[partition])
             binding.processors[partition] = processor
 
     def _lane(self, binding: _Binding, partition: int) -> Lane:
@@ -157,8 +211,12 @@ class BatchApp(faust.App):
 
     async def _close_partitions(self, sender: Any, revoked: set[TP], **_: Any) -> None:
         """Let go of all partitions: whoever gets them next must find the stores unlocked and up to date."""
+        await self._opening.break_off()
         await self.finish_runs()
         for binding in self._bindings.values():
+            if binding.standby is not None:
+                await binding.standby.stop()
+                binding.standby = None
             binding.processors.clear()
             binding.states.clear()
             binding.table.stores.close_all()
@@ -193,12 +251,13 @@ class BatchApp(faust.App):
         # 1
         effects = await processor.process(run, state)
         # 2
+        self.watchdog.check_pause()
         if effects.outputs:
-            await self.outbox.publish(effects.outputs)
+            await self.outbox.publish(effects.outputs, state.writer)
         # 3 to 6
         await state.take(effects, run.next_offset)
 
-    def _new_state(self, binding: _Binding, store: PartitionStore) -> PartitionState:
+    def _new_state(self, binding: _Binding, store: PartitionStore, writer: Writer) -> PartitionState:
         partition = int(store.path.name)
         tp = TP(binding.topic, partition)
 
@@ -207,7 +266,12 @@ class BatchApp(faust.App):
 
         changelog = binding.table.changelog_topic.get_topic_name()
         return PartitionState(
-            store, changelog, partition, self.outbox, lambda offset: self._batch_consumer.done_up_to(tp, offset), fail
+            store,
+            TP(changelog, partition),
+            self.outbox,
+            writer,
+            on_kept=lambda offset: self._batch_consumer.done_up_to(tp, offset),
+            on_error=fail,
         )
 
     @property
@@ -223,6 +287,8 @@ class BatchApp(faust.App):
 
     async def on_start(self) -> None:
         """Connect the outbox before anything can be processed."""
+        self.watchdog.watch_loop("the app", asyncio.get_running_loop(), self.config.limits.loop_blocked_s)
+        self.watchdog.start()
         await self.outbox.start()
         await super().on_start()
 
@@ -231,6 +297,7 @@ class BatchApp(faust.App):
         await super().on_stop()
         await self._close_partitions(self, set())
         await self.outbox.stop()
+        self.watchdog.stop()
 
 
 def _forget_pickle() -> None:
@@ -254,6 +321,9 @@ def _faust_settings(config: AppConfig) -> dict[str, Any]:
         "broker_commit_interval": COMMIT_INTERVAL_S,
         "store": "memory://",
         "datadir": str(config.store_folder),
+        "Agent": SafeAgent,
+        "Stream": SafeStream,
+        "Topic": SafeTopic,
         "Table": StateTable,
         "TableManager": BatchTableManager,
         "topic_allow_declare": False,
@@ -262,7 +332,8 @@ def _faust_settings(config: AppConfig) -> dict[str, Any]:
         "stream_wait_empty": True,
         "stream_recovery_delay": 0.0,
         "processing_guarantee": "at_least_once",
-        "table_standby_replicas": 0,
+        "table_standby_replicas": config.num_standbys,
+        "PartitionAssignor": WarmAssignor,
         "web_enabled": False,
         "autodiscover": False,
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from stream_app.faustkit.run import Headers
+from stream_app.faustkit.store import Stored
 
 
 class OutRecord(msgspec.Struct, frozen=True, gc=False):
@@ -23,7 +24,7 @@ class OutRecord(msgspec.Struct, frozen=True, gc=False):
 class Effects:
     """The outputs of a run in the order they are to be published, and the changed values of its table.
 
-    `changes` maps a key to (source position, value): the position is the offset of the newest input record
+    `changes` maps a key to its new value, with its source position: the offset of the newest input record that
     the value reflects.
 
     `facts` are records of which only the newest of each key matters (totals, progress); they are published
@@ -31,5 +32,5 @@ class Effects:
     """
 
     outputs: list[OutRecord] = field(default_factory=list)
-    changes: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
+    changes: dict[bytes, Stored] = field(default_factory=dict)
     facts: list[OutRecord] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Reading runs: an aiokafka consumer that gives columns where the original makes an object of eleven fields a record."""
+"""Reading runs: an aiokafka consumer that gives columns where the original makes an object for each record."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from stream_app.faustkit.effects import Effects, OutRecord
 from stream_app.faustkit.outbox import Outbox
+from stream_app.faustkit.producing import Target, Writer
 from stream_app.faustkit.store import PartitionStore, Stored, seal
 
 KEEP_S = 0.05
@@ -35,9 +36,9 @@ class PartitionState:
 
     Args:
         store: The open store.
-        changelog: Full name of the changelog topic.
-        partition: Number of the partition.
+        changelog: Topic and partition of the changelog.
         outbox: Publishes the changelog.
+        writer: In whose name everything is published that this partition causes.
         on_kept: Told the offset up to which inputs may be committed.
         on_error: Called when the changes could not be kept; must end the process.
     """
@@ -45,15 +46,16 @@ class PartitionState:
     def __init__(
         self,
         store: PartitionStore,
-        changelog: str,
-        partition: int,
+        changelog: Target,
         outbox: Outbox,
+        writer: Writer,
+        *,
         on_kept: Callable[[int], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
         self.store = store
+        self.writer = writer
         self._changelog = changelog
-        self._partition = partition
         self._outbox = outbox
         self._on_kept = on_kept
         self._on_error = on_error
@@ -75,7 +77,7 @@ class PartitionState:
 
     async def take(self, effects: Effects, next_offset: int) -> None:
         """Take in the changes of a run whose outputs are acknowledged; waits while too much is pending."""
-        self._pending.update((key, Stored(*change)) for key, change in effects.changes.items())
+        self._pending.update(effects.changes)
         self._facts.update(((fact.topic, fact.partition, fact.key), fact) for fact in effects.facts)
         self._next_offset = next_offset
         self._is_kept = False
@@ -112,11 +114,12 @@ class PartitionState:
         await self.keep()
 
     async def _write(self, facts: list[OutRecord]) -> None:
-        envelopes = {key: seal(*stored) for key, stored in self._keeping.items()}
-        records = [OutRecord(self._changelog, self._partition, key, value) for key, value in envelopes.items()]
-        acknowledged = await self._outbox.publish([*records, *facts])
+        envelopes = {key: seal(stored.position, stored.payload) for key, stored in self._keeping.items()}
+        topic, partition = self._changelog
+        records = [OutRecord(topic, partition, key, value) for key, value in envelopes.items()]
+        acknowledged = await self._outbox.publish([*records, *facts], self.writer)
         if envelopes:
-            self.store.write(envelopes, acknowledged[self._changelog, self._partition])
+            self.store.write(envelopes, acknowledged[topic, partition])
 
     async def _keep_soon(self) -> None:
         # Again where something was taken in while the last was being kept: nobody else might come.

@@ -1,101 +1,99 @@
-"""Publishing whole record batches, and knowing when all of them are acknowledged."""
+"""The outbox: publishing records of many partitions at once, and knowing when all of them are acknowledged."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from itertools import islice
+from contextlib import AsyncExitStack
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
-
 from stream_app.faustkit.effects import OutRecord
+from stream_app.faustkit.producing import BatchClient, Target, Writer
 
-MAX_BATCH_BYTES = 1024 * 1024
-"""Largest record batch we build. Below the brokers' usual limit of 1 MiB + overhead for topics that set none."""
+DELIVERY_REQUESTS = 3
+"""A batch may take as long as so many requests that are never answered: time for a broker to be started again."""
 
-MAX_REQUEST_BYTES = 16 * 1024 * 1024
-"""Largest produce request; one record (a big history) may exceed a batch, never this."""
-
-
-class SendError(Exception):
-    """A record batch was not acknowledged; the input that caused it must not be committed."""
+DEFAULT_REQUEST_TIMEOUT_MS = 40_000
+"""aiokafka's."""
 
 
 class Outbox:
-    """Builds record batches per partition and sends them with an idempotent producer (acks=all).
+    """Builds record batches and sends them, in order within each partition and writer.
 
     Args:
         connection: Keyword arguments for aiokafka clients.
+        client_id: How the broker's logs and quotas name this client.
     """
 
     def __init__(self, connection: dict[str, Any], *, client_id: str) -> None:
-        self._connection = connection
-        self._client_id = client_id
-        self._producer: AIOKafkaProducer | None = None
+        request_s = connection.get("request_timeout_ms", DEFAULT_REQUEST_TIMEOUT_MS) / 1000
+        self._client = BatchClient(connection, client_id=client_id, delivery_s=DELIVERY_REQUESTS * request_s)
+        self._own: Writer | None = None
 
     async def start(self) -> None:
         """Connect."""
-        self._producer = AIOKafkaProducer(
-            **self._connection,
-            client_id=self._client_id,
-            enable_idempotence=True,
-            acks="all",
-            max_batch_size=MAX_BATCH_BYTES,
-            max_request_size=MAX_REQUEST_BYTES,
-            linger_ms=0,
-        )
-        await self._producer.start()
+        await self._client.start()
+        self._own = await self._client.new_writer()
 
     async def stop(self) -> None:
-        """Disconnect; waits for what is on its way."""
-        if self._producer is not None:
-            await self._producer.stop()
+        """Disconnect."""
+        await self._client.stop()
 
-    async def publish(self, records: Iterable[OutRecord]) -> dict[tuple[str, int], int]:
+    async def claim(self, name: str) -> Writer:
+        """A writer that fences off all earlier ones of the same name.
+
+        Each partition that it is to hold against them must get a record from it first: only then does Kafka know.
+
+        Raises:
+            SendError: Kafka gave no producer id.
+        """
+        return await self._client.new_writer(name)
+
+    async def publish(self, records: Iterable[OutRecord], writer: Writer | None = None) -> dict[Target, int]:
         """Send records, in order within each partition, and wait until every one is acknowledged.
+
+        Args:
+            records: What to send.
+            writer: In whose name; None: this process's own.
 
         Returns:
             The offset of the last acknowledged record for each (topic, partition).
 
         Raises:
+            FencedError: `writer` has been replaced.
             SendError: Some batch was not acknowledged.
         """
-        grouped: dict[tuple[str, int], list[OutRecord]] = {}
-        for record in records:
-            grouped.setdefault((record.topic, record.partition), []).append(record)
-        sends = [self._send_partition(target, group) for target, group in grouped.items()]
-        try:
-            offsets = await asyncio.gather(*sends)
-        except Exception as error:
-            raise SendError(f"Kafka did not acknowledge a record batch: {error!r}") from error
-        return dict(zip(grouped, offsets, strict=True))
+        writer = writer or self._own
+        assert writer is not None, "publish before start"
+        groups = _by_target(records)
+        if not groups:
+            return {}
+        # In a task of its own, shielded: broken off half-way, the numbers of the batches would have a gap.
+        return await asyncio.shield(asyncio.create_task(self._publish(groups, writer)))
 
-    async def _send_partition(self, target: tuple[str, int], records: list[OutRecord]) -> int:
-        producer = self._producer
-        assert producer is not None, "publish before start"
-        acknowledgements: list[asyncio.Future[Any]] = []
-        last_batch_size = 0
-        start = 0
-        while start < len(records):
-            batch, taken = _fill_batch(producer, records, start)
-            acknowledgements.append(await producer.send_batch(batch, target[0], partition=target[1]))
-            start += taken
-            last_batch_size = taken
-        metadata = await asyncio.gather(*acknowledgements)
-        return int(metadata[-1].offset) + last_batch_size - 1
+    async def _publish(self, groups: dict[Target, list[OutRecord]], writer: Writer) -> dict[Target, int]:
+        done = dict.fromkeys(groups, 0)
+        last_offsets: dict[Target, int] = {}
+        async with AsyncExitStack() as held:
+            for target in sorted(groups):  # in the same order by all, so that no two wait for each other
+                await held.enter_async_context(writer.lock(target))
+            while unsent := [target for target, records in groups.items() if done[target] < len(records)]:
+                batches = [writer.batch(target, groups[target], done[target]) for target in unsent]
+                offsets = await self._client.send(batches)
+                for batch in batches:
+                    done[batch.target] += batch.num_records
+                    last_offsets[batch.target] = offsets[batch.target] + batch.num_records - 1
+        return last_offsets
 
 
-def _fill_batch(producer: AIOKafkaProducer, records: list[OutRecord], start: int) -> tuple[Any, int]:
-    """One batch with as many of `records[start:]` as fit, and how many those are (at least one)."""
-    batch = producer.create_batch()
-    append = batch.append
-    taken = 0
-    for record in islice(records, start, None):
-        if append(timestamp=None, key=record.key, value=record.value, headers=list(record.headers)) is None:
-            break
-        taken += 1
-    if not taken:
-        size = len(records[start].value or b"")
-        raise SendError(f"A record of {size} bytes for {records[start].topic} is larger than a batch may be.")
-    return batch, taken
+def _by_target(records: Iterable[OutRecord]) -> dict[Target, list[OutRecord]]:
+    groups: dict[Target, list[OutRecord]] = {}
+    target: Target | None = None
+    group: list[OutRecord] = []
+    for record in records:
+        # Most follow one for the same partition.
+        if target is None or record.partition != target[1] or record.topic != target[0]:
+            target = (record.topic, record.partition)
+            group = groups.setdefault(target, [])
+        group.append(record)
+    return groups

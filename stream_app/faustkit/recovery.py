@@ -10,28 +10,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from mode import Service
 
+from stream_app.faustkit.changelog import ChangelogReader, RecoveryError
 from stream_app.faustkit.failure import end_process
-from stream_app.faustkit.store import PartitionStore, unseal
+from stream_app.faustkit.store import PartitionStore
 
 log = logging.getLogger("sliceflow.recovery")
 
 STALLED_S = 60.0
-"""A changelog that yields nothing for this long is given up: a healthy broker answers a fetch in milliseconds."""
+"""A changelog that does not get on for this long is given up: a healthy broker answers a fetch in milliseconds, and
+another replica takes over from a dead one within seconds."""
 
 FETCH_MS = 500
 """Longest wait of one fetch, in milliseconds."""
 
+PARTITION_BYTES = 1024 * 1024
+"""Most bytes of one partition in one fetch; more at once measured no faster."""
 
-class RecoveryError(Exception):
-    """A store cannot be brought up to its changelog; says what was seen and what mends it."""
+FETCH_BYTES = 16 * 1024 * 1024
+"""Most bytes of one fetch over all partitions: several times this is held in memory while they are unpacked."""
+
+REPORT_S = 2.0
+"""Longest time without a line about how far a recovery has come."""
 
 
 class BatchTableManager(TableManager):
@@ -63,12 +69,13 @@ class ChangelogRecovery(Recovery):
             self.signal_recovery_start.clear()
             generation_id = self._generation_id
             try:
-                await self.app.open_partitions()
+                is_open = await self.app.open_partitions()
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 end_process(f"The stores could not be recovered: {error}", error)
-            await self._resume_streams(generation_id=generation_id)
+            if is_open:
+                await self._resume_streams(generation_id=generation_id)
 
     @Service.task
     async def _slurp_changelogs(self) -> None:
@@ -79,116 +86,114 @@ class ChangelogRecovery(Recovery):
         """Nothing: progress is logged by `recover`."""
 
 
+class Breakable:
+    """Work that another task may break off: a rebalance comes while the stores are still being filled."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Await `work`; False if it was broken off. Whatever it raises is raised."""
+        task = asyncio.create_task(work)
+        self._task = task
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            await self.break_off()
+            raise
+        if task.cancelled():
+            return False
+        task.result()
+        return True
+
+    async def break_off(self) -> None:
+        """End the work where it stands, if there is any, and wait until it has let go of what it held."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+class Progress:
+    """Tells how far a recovery has come.
+
+    Args:
+        changelog: Name of the changelog topic.
+        num_missing: Offsets to get through.
+        now_s: The time, in seconds of any clock.
+    """
+
+    def __init__(self, changelog: str, num_missing: int, now_s: float) -> None:
+        self._changelog = changelog
+        self._num_missing = num_missing
+        self._num_left = num_missing
+        self._start_s = self._told_s = self._moved_s = now_s
+
+    def stalled_s(self, num_left: int, now_s: float) -> float:
+        """How long it has not got on, now that `num_left` offsets are left."""
+        if num_left != self._num_left:
+            self._num_left, self._moved_s = num_left, now_s
+        return now_s - self._moved_s
+
+    def line(self, now_s: float) -> str | None:
+        """A line to log, where one is due."""
+        if now_s - self._told_s < REPORT_S:
+            return None
+        self._told_s = now_s
+        num_done = self._num_missing - self._num_left
+        rate = num_done / (now_s - self._start_s)
+        remaining = f"about {self._num_left / rate:.0f} s to go" if num_done else "no end in sight"
+        share = 100 * num_done / self._num_missing
+        return (
+            f"recovering {self._changelog}: {num_done:,} of {self._num_missing:,} offsets ({share:.0f} %), "
+            f"{rate:,.0f}/s, {remaining}"
+        )
+
+
 async def recover(
-    connection: dict[str, Any],
+    connection: Mapping[str, Any],
     changelog: str,
-    stores: dict[int, PartitionStore],
+    stores: Mapping[int, PartitionStore],
     *,
     stalled_s: float = STALLED_S,
 ) -> int:
-    """Apply the changelog of each partition to its store, up to the end the changelog has now.
+    """Bring each store up to the end its partition of the changelog has now, all partitions at once.
 
-    Where store and record differ in age, the greater source position stays: a process that was paused and woke
-    may have written an old value late.
+    A crash or a break leaves every store as some earlier record of its changelog left it, with that offset.
 
     Args:
         connection: Keyword arguments for aiokafka clients.
         changelog: Name of the changelog topic.
         stores: The open store of each partition.
-        stalled_s: Give up when nothing arrives for this many seconds.
+        stalled_s: Give up when it does not get on for this many seconds.
 
     Returns:
         How many changelog records were read.
 
     Raises:
-        RecoveryError: The changelog was truncated or recreated, or stopped yielding records.
+        RecoveryError: The changelog is not there, was truncated or recreated, or stopped yielding records.
     """
     if not stores:
         return 0
-    consumer = AIOKafkaConsumer(**connection, enable_auto_commit=False, auto_offset_reset="none", max_poll_records=5000)
-    await consumer.start()
-    try:
-        partitions = {TopicPartition(changelog, partition): store for partition, store in stores.items()}
-        consumer.assign(list(partitions))
-        ends = await _seek_to_stored(consumer, partitions)
-        return await _read_up_to(consumer, partitions, ends, stalled_s)
-    finally:
-        await consumer.stop()
+    limits = {"partition_bytes": PARTITION_BYTES, "fetch_bytes": FETCH_BYTES}
+    async with ChangelogReader(connection, changelog, stores, **limits) as reader:
+        num_records = await _read_to_end(reader, changelog, stalled_s)
+        reader.finish()
+        return num_records
 
 
-async def _seek_to_stored(
-    consumer: AIOKafkaConsumer, partitions: dict[TopicPartition, PartitionStore]
-) -> dict[TopicPartition, int]:
-    begins = await consumer.beginning_offsets(list(partitions))
-    ends = await consumer.end_offsets(list(partitions))
-    for tp, store in partitions.items():
-        stored = store.changelog_offset
-        start = 0 if stored is None else stored + 1
-        if start > ends[tp]:
-            raise RecoveryError(
-                f"{store.path} reflects offset {stored} of {tp.topic}[{tp.partition}], which ends at {ends[tp]}: "
-                f"the changelog was recreated. To mend it: restore the topic, or remove {store.path} and let the "
-                "role's group read its input from the beginning."
-            )
-        if begins[tp] > start:
-            raise RecoveryError(
-                f"{tp.topic}[{tp.partition}] begins at offset {begins[tp]}, but {start} is needed: the changelog was "
-                "truncated. To mend it: set its cleanup.policy to compact, and rebuild the role from its input."
-            )
-        consumer.seek(tp, start)
-    return {
-        tp: end
-        for tp, end in ends.items()
-        if end > consumer._subscription.subscription.assignment.state_value(tp).position
-    }
-
-
-async def _read_up_to(
-    consumer: AIOKafkaConsumer,
-    partitions: dict[TopicPartition, PartitionStore],
-    ends: dict[TopicPartition, int],
-    stalled_s: float,
-) -> int:
+async def _read_to_end(reader: ChangelogReader, changelog: str, stalled_s: float) -> int:
     num_records = 0
-    waiting = dict(ends)
-    last_progress = last_report = time.monotonic()
-    while waiting:
-        fetched = await consumer.getmany(*waiting, timeout_ms=FETCH_MS)
-        for tp, records in fetched.items():
-            _apply(partitions[tp], records)
-            num_records += len(records)
-        now = time.monotonic()
-        if fetched:
-            last_progress = now
-        for tp in [tp for tp, end in waiting.items() if await consumer.position(tp) >= end]:
-            del waiting[tp]
-        if now - last_progress > stalled_s:
-            names = ", ".join(f"{tp.topic}[{tp.partition}]" for tp in waiting)
+    missing = await reader.num_missing()
+    progress = Progress(changelog, sum(missing.values()), time.monotonic())
+    while missing:
+        num_records += await reader.read(FETCH_MS)
+        missing = await reader.num_missing()
+        if progress.stalled_s(sum(missing.values()), time.monotonic()) > stalled_s:
+            names = ", ".join(f"{changelog}[{partition}]" for partition in missing)
             raise RecoveryError(
-                f"{names} yielded nothing for {stalled_s:.0f} s. To mend it: see whether the broker is well."
+                f"{names} yielded nothing for {stalled_s:.0f} s, with {sum(missing.values())} offsets to go. "
+                "To mend it: see whether the broker is well."
             )
-        if now - last_report > 2:
-            log.info("recovering: %d changelog records read, %d partitions to go", num_records, len(waiting))
-            last_report = now
+        if line := progress.line(time.monotonic()):
+            log.info("%s", line)
     return num_records
-
-
-def _apply(store: PartitionStore, records: Sequence[Any]) -> None:
-    newest: dict[bytes, bytes] = {}
-    deleted: set[bytes] = set()
-    for record in records:
-        if record.value is None:
-            newest.pop(record.key, None)
-            deleted.add(record.key)
-            continue
-        deleted.discard(record.key)
-        known = newest.get(record.key)
-        if known is None or unseal(known).position <= unseal(record.value).position:
-            newest[record.key] = record.value
-    keys = list(newest)
-    for key, stored in zip(keys, store.get_many(keys), strict=True):
-        if stored is not None and stored.position > unseal(newest[key]).position:
-            del newest[key]
-    if deleted:
-        store.delete(deleted)
-    store.write(newest, records[-1].offset)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 
+from stream_app.errors import TopicMismatchError
 from stream_app.faustkit.app import BatchApp
+from stream_app.faustkit.failure import FAILED
 
 log = logging.getLogger("sliceflow.faustkit")
 
@@ -26,12 +29,18 @@ async def run_app(
         before: Awaited before the app starts (loading views it depends on).
 
     Returns:
-        The exit code: 0 after a clean stop, 1 after a failure.
+        The exit code: 0 after a clean stop, 1 after a failure, or when topics are missing or do not fit each other.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    try:
+        await app.check_topics()
+    except TopicMismatchError as error:
+        log.critical("%s", error)
+        print(f"sliceflow: {error}", file=sys.stderr, flush=True)
+        return FAILED
     if before is not None and not await _unless_stopped(before(), stop):
         return 0
     await app.start()

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch, WriteBufferManager
+import msgspec
+from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch, WriteBufferManager, WriteOptions
 
 log = logging.getLogger("sliceflow.faustkit")
 
@@ -20,11 +20,13 @@ _VALUE = b"v"
 """Prefix of the keys of values; everything else in the database is our own."""
 
 _CHANGELOG_OFFSET = b"m:changelog-offset"
+_CHANGELOG_ID = b"m:changelog-id"
 
-_POSITION_BYTES = 8
+POSITION_BYTES = 8
+"""Length of the source position at the front of an envelope."""
 
 
-class Stored(NamedTuple):
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """A value and the source position (offset of the newest input record) it reflects."""
 
     position: int
@@ -33,7 +35,7 @@ class Stored(NamedTuple):
 
 def seal(position: int, payload: bytes) -> bytes:
     """The envelope of a value."""
-    return position.to_bytes(_POSITION_BYTES, "big") + payload
+    return position.to_bytes(POSITION_BYTES, "big") + payload
 
 
 def unseal(envelope: bytes) -> Stored:
@@ -42,9 +44,9 @@ def unseal(envelope: bytes) -> Stored:
     Raises:
         ValueError: It is too short to hold a position.
     """
-    if len(envelope) < _POSITION_BYTES:
-        raise ValueError(f"An envelope has {len(envelope)} bytes; at least {_POSITION_BYTES} were expected.")
-    return Stored(int.from_bytes(envelope[:_POSITION_BYTES], "big"), envelope[_POSITION_BYTES:])
+    if len(envelope) < POSITION_BYTES:
+        raise ValueError(f"An envelope has {len(envelope)} bytes; at least {POSITION_BYTES} were expected.")
+    return Stored(int.from_bytes(envelope[:POSITION_BYTES], "big"), envelope[POSITION_BYTES:])
 
 
 class StoreMemory:
@@ -81,24 +83,45 @@ class PartitionStore:
 
     def write(self, envelopes: Mapping[bytes, bytes], changelog_offset: int) -> None:
         """Put values and the changelog offset they stand at, all or nothing."""
+        self.load(envelopes, changelog_offset, use_log=True)
+
+    def load(self, envelopes: Mapping[bytes, bytes | None], changelog_offset: int, *, use_log: bool) -> None:
+        """Put what a changelog says (None: remove the key) and the offset it stands at, all or nothing.
+
+        Without the write-ahead log it costs less, but after a crash the store is as some earlier call left it, until
+        `flush`; nothing may be written with the log before that, or it would survive what came before it.
+        """
         batch = WriteBatch(raw_mode=True)
         for key, envelope in envelopes.items():
-            batch.put(_VALUE + key, envelope)
+            if envelope is None:
+                batch.delete(_VALUE + key)
+            else:
+                batch.put(_VALUE + key, envelope)
         batch.put(_CHANGELOG_OFFSET, str(changelog_offset).encode())
-        self._db.write(batch)
+        options = WriteOptions()
+        # rocksdict's stub takes this property for a method.
+        options.disable_wal = not use_log  # type: ignore[method-assign, assignment]
+        self._db.write(batch, options)
 
-    def delete(self, keys: Iterable[bytes]) -> None:
-        """Remove keys (used when a changelog holds a deletion)."""
-        batch = WriteBatch(raw_mode=True)
-        for key in keys:
-            batch.delete(_VALUE + key)
-        self._db.write(batch)
+    def flush(self) -> None:
+        """Write what is only in memory to files, and wait until it is there."""
+        self._db.flush()
 
     @property
     def changelog_offset(self) -> int | None:
         """Offset of the last changelog record the store reflects; None for an empty store."""
         raw = self._db.get(_CHANGELOG_OFFSET)
         return None if raw is None else int(raw)
+
+    @property
+    def changelog_id(self) -> str | None:
+        """Id of the topic that the changelog offset belongs to; None where it was never told."""
+        raw = self._db.get(_CHANGELOG_ID)
+        return None if raw is None else raw.decode()
+
+    @changelog_id.setter
+    def changelog_id(self, number: str) -> None:
+        self._db[_CHANGELOG_ID] = number.encode()
 
     def items(self) -> Iterator[tuple[bytes, Stored]]:
         """All keys and values in key order. Read it to its end: an unfinished one keeps the database open."""

@@ -12,8 +12,15 @@ from faust.types import TP
 from stream_app.faustkit.store import PartitionStore, StoreMemory, open_or_quarantine
 
 
+def partitions_on_disk(folder: Path) -> list[int]:
+    """The partitions of a table that have a store in `folder`, the table's folder; it need not exist."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(store.name) for store in folder.iterdir() if store.name.isdecimal())
+
+
 class PartitionedStore(Store[bytes, bytes]):
-    """The stores of the partitions this worker owns, behind Faust's store interface.
+    """The open stores of partitions, those this worker owns and copies of others, behind Faust's store interface.
 
     Reading and writing single keys through Faust is not offered: it could neither be batched nor acknowledged
     together with the outputs of a run.
@@ -26,7 +33,7 @@ class PartitionedStore(Store[bytes, bytes]):
         self._folder: Path = app.store_folder / table.name
 
     def open(self, partition: int) -> PartitionStore:
-        """Open the store of a partition that was assigned."""
+        """Open the store of a partition that was assigned, to work on it or to keep a copy."""
         if partition not in self._open:
             self._open[partition] = open_or_quarantine(self.path(partition), self._memory)
         return self._open[partition]
@@ -53,7 +60,7 @@ class PartitionedStore(Store[bytes, bytes]):
         """Nothing to do: the offset is written together with the values."""
 
     async def need_active_standby_for(self, tp: TP) -> bool:
-        """No standby is kept."""
+        """Faust's standbys are not used; `standby` follows changelogs by itself."""
         return False
 
     def apply_changelog_batch(self, *_: Any, **__: Any) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from itertools import zip_longest
 from typing import Any, cast
 
 import faust
 import uvloop
+from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+from mode import Service
 
+from stream_app.faustkit.delivered import Delivered
 from stream_app.faustkit.fetching import RunConsumer
 from stream_app.faustkit.run import MAX_RUN_BYTES, Run
+from stream_app.faustkit.watchdog import PartitionProgress, Progress
+
+log = logging.getLogger("sliceflow.faustkit")
 
 FETCH_WAIT_MS = 500
 """How long Kafka may hold a fetch while there is nothing to deliver."""
@@ -23,6 +30,9 @@ MAX_FETCH_BYTES = 16 * 1024 * 1024
 
 REBALANCE_TIMEOUT_MS = 60_000
 """How long the members of a group may take to let go of their partitions when it is dealt out anew."""
+
+ASKS_PER_LIMIT = 8
+"""How often the ends of the input are asked for within the time that it may stand still: one small request each."""
 
 MAX_POLL_INTERVAL_MS = 1000 * 1000
 """The time between two fetches after which aiokafka leaves the group: longer than any run may wait."""
@@ -43,9 +53,46 @@ class RunSchema(faust.Schema[Any, Any]):
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread on uvloop, with Kafka gathering records for those who would rather have more at once."""
 
+    app: Any  # A BatchApp; Faust's interface does not know its methods.
+    consumer: BatchConsumer
+
     def __init__(self, consumer: BatchConsumer, **kwargs: Any) -> None:
         super().__init__(consumer, thread_loop=uvloop.new_event_loop(), **kwargs)
         self._close_thread_loop_on_stop = True
+        self.ends: dict[TP, int] = {}
+
+    async def on_thread_started(self) -> None:
+        """Have the watchdog look after this thread and what it reads."""
+        await super().on_thread_started()
+        # Heartbeats are sent here: without them for a whole session, others get the partitions.
+        self.app.watchdog.watch_loop("the consumer", self.thread_loop, self.app.config.session_timeout_s)
+        self.app.watchdog.watch_input(self.consumer.progress)
+
+    def missing_topics(self) -> list[str]:
+        """The topics that are subscribed to but that Kafka does not name; may be called from any thread."""
+        consumer = self._ensure_consumer()
+        cluster = consumer._client.cluster
+        return [topic for topic in consumer._subscription.topics if not cluster.partitions_for_topic(topic)]
+
+    def input_states(self) -> list[tuple[TP, Any]]:
+        """The assigned input partitions and aiokafka's state of each; may be called from any thread."""
+        subscription = self._ensure_consumer()._subscription.subscription
+        assignment = subscription and subscription.assignment
+        if not assignment:
+            return []
+        changelogs = self.app.tables.changelog_topics
+        return [(tp, assignment.state_value(tp)) for tp in assignment.tps if tp.topic not in changelogs]
+
+    @Service.task
+    async def _ask_ends(self) -> None:
+        """Ask where the input ends: what the fetcher knows of it is as old as its last fetch, and it may be dead."""
+        while not self.should_stop:
+            await self.sleep(self.app.config.limits.stalled_s / ASKS_PER_LIMIT)
+            partitions = [tp for tp, _ in self.input_states()]
+            try:
+                self.ends.update(await self._ensure_consumer().end_offsets(partitions))
+            except KafkaError as error:
+                log.warning("Kafka does not say where the input ends: %r", error)
 
     def _create_worker_consumer(self, transport: Any) -> RunConsumer:
         self._assignor = self.app.assignor
@@ -86,17 +133,23 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class BatchConsumer(driver.Consumer):
-    """Delivers runs on batch topics, and commits exactly what was reported done on them.
+    """Delivers runs on batch topics and single records on the others, and commits exactly what is done.
 
-    Faust's own bookkeeping of acknowledgements is not used for batch topics: it fills gaps by arithmetic and
-    counts an input whose processing failed as acknowledged.
+    Faust's own bookkeeping of offsets is not used: it fills gaps by arithmetic, so that what was never done may be
+    committed. On batch topics its acknowledgements mean nothing either; there `done_up_to` counts.
     """
 
     app: Any  # A BatchApp; Faust's interface does not know its methods.
+    _thread: BatchConsumerThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._next_offsets: dict[TP, int] = {}
+        self._delivered: dict[TP, Delivered] = {}
+        self._fetched: dict[TP, int] = {}
+        self._acknowledged: dict[TP, int] = {}
+        self._num_polls = 0
+        self._is_polling = False
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -115,7 +168,12 @@ class BatchConsumer(driver.Consumer):
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         """Fetch, and give one message for each run (or each record, on topics without batch delivery)."""
-        records, active = await self._wait_next_records(timeout)
+        self._num_polls += 1
+        self._is_polling = True
+        try:
+            records, active = await self._wait_next_records(timeout)
+        finally:
+            self._is_polling = False
         if not records or self.should_stop:
             return
         if not self.flow_active:
@@ -126,6 +184,8 @@ class BatchConsumer(driver.Consumer):
             if not self._is_current(generation_id):
                 return
             if active is None or tp in active or tp in self._buffered_partitions:
+                if not self.app.is_batch_topic(tp.topic):
+                    self._delivered.setdefault(tp, Delivered()).deliver(message.offset)
                 yield tp, message
 
     def _is_current(self, generation_id: int) -> bool:
@@ -139,7 +199,9 @@ class BatchConsumer(driver.Consumer):
             yield from (delivery for delivery in row if delivery is not None)
 
     def _lane(self, tp: TP, fetched: list[Any]) -> Iterator[tuple[TP, Any]]:
-        if not self.app.is_batch_topic(tp.topic):
+        is_batch = self.app.is_batch_topic(tp.topic)
+        self._fetched[tp] = fetched[-1].next_offset if is_batch else fetched[-1].offset + 1
+        if not is_batch:
             return ((tp, self._to_message(tp, record)) for record in fetched)
         return ((tp, self._run_message(tp, run)) for run in fetched)
 
@@ -160,34 +222,81 @@ class BatchConsumer(driver.Consumer):
         )
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Forget what was done on partitions that now belong to somebody else."""
+        """Forget what was done on partitions that now belong to somebody else, once it is committed."""
+        for tp in revoked:
+            self._count_acknowledged(tp)  # Faust drops what it noted, and only then commits for the last time.
         await super().on_partitions_revoked(revoked)
         for tp in revoked:
             self._next_offsets.pop(tp, None)
+            self._delivered.pop(tp, None)
+            self._fetched.pop(tp, None)
+            self._acknowledged.pop(tp, None)
+
+    async def perform_seek(self) -> None:
+        """Go back to the committed offsets."""
+        await super().perform_seek()
+        self._acknowledged.update({tp: offset for tp, offset in self._committed_offset.items() if offset is not None})
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        is_done: bool = await super()._commit(offsets)
+        if is_done:
+            self._acknowledged.update(offsets)
+        return is_done
+
+    @Service.task
+    async def _commit_livelock_detector(self) -> None:
+        """Nothing: it compares times of two clocks, and the watchdog does more than to write to the log."""
+
+    def progress(self) -> Progress:
+        """How far the assigned input partitions have come; may be called from any thread, and does not wait."""
+        return Progress(
+            generation_id=self.app.consumer_generation_id,
+            is_opening=self.app.is_opening,
+            is_flowing=bool(self.flow_active),
+            num_polls=self._num_polls,
+            is_polling=self._is_polling,
+            missing=self._thread.missing_topics(),
+            partitions=[self._partition_progress(tp, state) for tp, state in self._thread.input_states()],
+        )
+
+    def _partition_progress(self, tp: TP, state: Any) -> PartitionProgress:
+        # In this order: offsets that are read later are never below those that were read before.
+        committed, fetched = self._acknowledged.get(tp, -1), self._fetched.get(tp, -1)
+        position = state._position
+        return PartitionProgress(tp.topic, tp.partition, committed, fetched, position, self._thread.ends.get(tp, -1))
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
-        for tp in super()._filter_tps_with_pending_acks(topics):
-            if not self.app.is_batch_topic(tp.topic):
-                yield tp
-        for tp in list(self._next_offsets):
+        for tp in [*self._next_offsets, *self._delivered]:
             if topics is None or tp in topics or tp.topic in topics:
                 yield tp
 
     def _new_offset(self, tp: TP) -> int | None:
-        if not self.app.is_batch_topic(tp.topic):
-            offset: int | None = super()._new_offset(tp)
-            return offset
-        # Faust's lists of acknowledged offsets would grow for ever, since nothing else reads them.
-        self._acked.pop(tp, None)
+        delivered = self._delivered.get(tp)
+        self._count_acknowledged(tp)
+        return self._next_offsets.get(tp) if delivered is None else delivered.next_offset
+
+    def _count_acknowledged(self, tp: TP) -> None:
+        # Faust's lists would grow for ever, since nothing else reads them.
+        offsets = self._acked.pop(tp, ())
         self._acked_index.pop(tp, None)
-        return self._next_offsets.get(tp)
+        if (delivered := self._delivered.get(tp)) is not None:
+            delivered.acknowledge(offsets)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        if not self.app.is_batch_topic(tp.topic):
-            await super()._add_gap(tp, offset_from, offset_to)
+        """Nothing: what is not delivered is not waited for."""
+
+
+class IdempotentProducer(driver.Producer):
+    """Faust's producer, for what agents of per-message topics send: connected as the others, repeating nothing."""
+
+    app: Any  # A BatchApp; Faust's interface does not know its configuration.
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {**self.app.config.connection, "acks": "all", "enable_idempotence": True}
 
 
 class BatchTransport(driver.Transport):
-    """Faust's aiokafka transport with our consumer."""
+    """Faust's aiokafka transport with our consumer and an idempotent producer."""
 
     Consumer = BatchConsumer
+    Producer = IdempotentProducer

@@ -166,13 +166,6 @@ def sum_of(statuses: Collection[StatusRecord]) -> Totals:
     )
 
 
-async def list_ends(settings: Settings) -> dict[int, int]:
-    """Where `recommendations` ends now, by partition."""
-    async with TopicReader(settings) as reader:
-        bounds = await reader.bounds(prefixed(settings.prefix, RECOMMENDATIONS))
-    return {number: end for number, (_, end) in bounds.items()}
-
-
 async def users_with_list(settings: Settings, users: Collection[bytes], since: Ends) -> int:
     """How many of `users` got a list on `recommendations` from the offsets `since` on."""
     topic = prefixed(settings.prefix, RECOMMENDATIONS)

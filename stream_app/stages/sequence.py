@@ -113,8 +113,13 @@ class SequenceStage:
         self._begin(dict(load(users)), load)
 
     def take_event(self, event: Event, offset: int, *, strict: bool) -> None:
-        """Apply one valid event; one whose offset its user's history reflects already changes nothing."""
-        self.totals.clock.advance(event.ts)
+        """Apply one valid event; one whose offset its user's history reflects already changes nothing.
+
+        A `strict` event (of a replay) moves no clock, only ticks do: else whether a late event finds its slice
+        closed would depend on who else is in the partition.
+        """
+        if not strict:
+            self.totals.clock.advance(event.ts)
         kept = self._kept(event.user_id)
         if offset > kept.position:
             self._apply(event, offset, kept, strict=strict)
@@ -134,8 +139,12 @@ class SequenceStage:
     def end_run(self, last_offset: int, num_activity_partitions: int) -> SequenceEffects:
         """What the run caused. One mark of progress for each activity partition is added when time moved on."""
         effects = self._effects
-        for user_id, touched in self._touched.items():
-            effects.slices.extend(self._records_of(user_id, touched))
+        records = [
+            record for user_id, touched in self._touched.items() for record in self._records_of(user_id, touched)
+        ]
+        # In order of their newest events: a user's fresh slice comes last, so its list knows of all others; and the
+        # epochs that lists join never go back, wherever a reader's runs begin.
+        effects.slices.extend(sorted(records, key=lambda record: (record.offset, record.seq)))
         mark = (self.totals.clock.epoch(self._epoch_ms), self.totals.clock.strict)
         if mark != self._marked:
             self._marked = mark
@@ -234,8 +243,7 @@ class SequenceStage:
             self._touched.setdefault(user_id, _Touched()).slices[closed.seq] = closed
 
     def _records_of(self, user_id: str, touched: _Touched) -> Iterable[SliceRecord]:
-        # In order of their newest events: the fresh slice comes last, so its list knows of all others.
-        for part in sorted(touched.slices.values(), key=lambda part: (part.newest_offset, part.seq)):
+        for part in touched.slices.values():
             fresh = part is touched.fresh
             join_epoch = touched.join_epoch if fresh else None
             yield slice_record(user_id, part, self.partition, fresh=fresh, join_epoch=join_epoch)

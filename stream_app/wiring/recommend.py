@@ -6,13 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from index import build_index
 from stream_app import tables, topics
-from stream_app.agents.recommend import RecommendConfig, RecommendProcessor
+from stream_app.agents.recommend import RecommendProcessor, RecommendTopics
 from stream_app.faustkit import BatchApp
 from stream_app.kafka import connection
-from stream_app.models import ServedModel, served_model
+from stream_app.models import list_rule, served_model
 from stream_app.settings import Settings
 from stream_app.settings_rules import trend_rule
-from stream_app.stages.scoring import feature_names
 from stream_app.views import ItemView, TrendLog
 from stream_app.wiring.role_app import Report, RoleApp
 
@@ -29,11 +28,12 @@ def build(settings: Settings, app: BatchApp, report: Report) -> RoleApp:
         trend_rule(settings),
     )
     executor = ThreadPoolExecutor(1, thread_name_prefix="index")
-    config = _recommend_config(settings, model)
+    rule = list_rule(settings, model)
+    written = RecommendTopics(recommendations=topics.prefixed(settings.prefix, topics.RECOMMENDATIONS))
 
     def new_processor(partition: int) -> RecommendProcessor:
         trends.add_view(partition)
-        return RecommendProcessor(config, trends, items, executor)
+        return RecommendProcessor(rule, written, trends, items, executor)
 
     async def before() -> None:
         followers = items.followers(connection(settings), names[topics.ITEM_VECTORS], names[topics.ITEMS])
@@ -47,14 +47,3 @@ def build(settings: Settings, app: BatchApp, report: Report) -> RoleApp:
     app.before_open(trends.restart)
     app.attach(topics.prefixed(settings.prefix, topics.SLICE_VECTORS), new_processor, table=tables.USER_VECTORS)
     return RoleApp(app, before)
-
-
-def _recommend_config(settings: Settings, model: ServedModel) -> RecommendConfig:
-    return RecommendConfig(
-        recommendations=topics.prefixed(settings.prefix, topics.RECOMMENDATIONS),
-        events=topics.prefixed(settings.prefix, topics.EVENTS),
-        release=model.release,
-        weights_F=model.scorer.vector(feature_names(settings.half_lives_s)),
-        list_items=settings.list_items,
-        candidates=settings.candidates,
-    )

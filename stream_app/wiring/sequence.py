@@ -6,8 +6,7 @@ from stream_app import tables, topics
 from stream_app.agents.sequence import SequenceProcessor, SequenceTopics
 from stream_app.faustkit import BatchApp
 from stream_app.settings import Settings
-from stream_app.settings_rules import clean_rules, slicing_rule, weights_milli
-from stream_app.stages.sequence import SequenceStage
+from stream_app.settings_rules import clean_rules, sequence_stage
 from stream_app.wiring.role_app import Report, RoleApp
 
 
@@ -23,14 +22,7 @@ def build(settings: Settings, app: BatchApp, report: Report) -> RoleApp:
     )
 
     def new_processor(partition: int) -> SequenceProcessor:
-        stage = SequenceStage(
-            partition,
-            slicing_rule(settings),
-            epoch_ms=settings.epoch_ms,
-            allowed_lateness_ms=int(settings.allowed_lateness_s * 1000),
-            weights_milli=weights_milli(settings),
-        )
-        return SequenceProcessor(stage, rules, names)
+        return SequenceProcessor(sequence_stage(settings, partition), rules, names)
 
     app.attach(topics.prefixed(settings.prefix, topics.EVENTS), new_processor, table=tables.USER_HISTORIES)
     return RoleApp(app)

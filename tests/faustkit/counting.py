@@ -29,6 +29,8 @@ from stream_app.faustkit import (
     transport,
 )
 from stream_app.faustkit.app import COMMIT_INTERVAL_S
+from stream_app.faustkit.ownership import OWNER_KEY
+from stream_app.faustkit.producing import Writer
 from stream_app.faustkit.store import PartitionStore
 
 TABLE = "counts"
@@ -98,7 +100,7 @@ class CountingProcessor:
             if offset > position:
                 counts[keys[place]] = (offset, number + 1)
                 effects.outputs.append(self._output(run, place, number + 1))
-                effects.changes[keys[place]] = (offset, b"%d" % (number + 1))
+                effects.changes[keys[place]] = Stored(offset, b"%d" % (number + 1))
         return effects
 
     def _output(self, run: Run, place: int, number: int) -> OutRecord:
@@ -166,16 +168,18 @@ def _prepare_death(task: Task, app: BatchApp) -> None:
         wants_changelog = task.die_at == "before_changelog"
 
         def is_due(records: list[OutRecord]) -> bool:
+            if records[0].key == OWNER_KEY:
+                return False
             return (records[0].topic == changelog) == wants_changelog and is_last_run()
 
         publish = app.outbox.publish
 
-        async def dying_publish(records: list[OutRecord]) -> Any:
+        async def dying_publish(records: list[OutRecord], writer: Writer) -> Any:
             if is_due(records):
                 # Time for several commits: one that runs ahead of the effects has to show.
                 await asyncio.sleep(4 * COMMIT_INTERVAL_S)
                 os.kill(os.getpid(), signal.SIGKILL)
-            return await publish(records)
+            return await publish(records, writer)
 
         app.outbox.publish = dying_publish  # type: ignore[assignment, method-assign]
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaProducer
 
+from stream_app.faustkit.ownership import OWNER_KEY
 from stream_app.faustkit.store import PartitionStore, StoreMemory, unseal
 from tests.faustkit.counting import TABLE, Task, Told
 from tests.support import committed, create_topics, read_all, wait_until
@@ -61,6 +62,14 @@ class Process:
         """kill -9."""
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """SIGCONT."""
+        self._process.send_signal(signal.SIGCONT)
 
     def terminate(self) -> int:
         """SIGTERM; the exit code."""
@@ -165,6 +174,8 @@ class Stage:
         assert seen == wanted
         folded: dict[int, dict[str, int]] = {number: {} for number in range(self.num_partitions)}
         for record in self.read(f"{TABLE}-changelog"):
+            if record.key == OWNER_KEY:
+                continue
             folded[record.partition][record.key.decode()] = int(unseal(record.value).payload)
         assert folded == counts
         for worker in workers:

@@ -12,9 +12,11 @@ import pytest
 from stream_app.faustkit import keeping
 from stream_app.faustkit.effects import Effects, OutRecord
 from stream_app.faustkit.keeping import PartitionState
+from stream_app.faustkit.producing import Writer
 from stream_app.faustkit.store import PartitionStore, Stored, StoreMemory
 
 CHANGELOG = "table-changelog"
+WRITER = Writer("test", producer_id=1, epoch=0)
 
 
 class Changelog:
@@ -26,8 +28,9 @@ class Changelog:
         self.gate.set()
         self.error: Exception | None = None
 
-    async def publish(self, records: Sequence[OutRecord]) -> dict[tuple[str, int], int]:
+    async def publish(self, records: Sequence[OutRecord], writer: Writer) -> dict[tuple[str, int], int]:
         """As the outbox does."""
+        assert writer is WRITER
         await self.gate.wait()
         if self.error is not None:
             raise self.error
@@ -43,7 +46,9 @@ class Bench:
         self.kept: list[int] = []
         self.errors: list[BaseException] = []
         outbox: Any = self.changelog
-        self.state = PartitionState(store, CHANGELOG, 0, outbox, self.kept.append, self.errors.append)
+        self.state = PartitionState(
+            store, (CHANGELOG, 0), outbox, WRITER, on_kept=self.kept.append, on_error=self.errors.append
+        )
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something has happened."""
@@ -76,7 +81,7 @@ def run(tmp_path: Path) -> Iterator[Callable[[Callable[[Bench], Awaitable[None]]
 
 def change(key: bytes, position: int, value: bytes = b"v") -> Effects:
     """The effects of a run that changed one value."""
-    return Effects(changes={key: (position, value)}, facts=[OutRecord("facts", 0, b"f", b"%d" % position)])
+    return Effects(changes={key: Stored(position, value)}, facts=[OutRecord("facts", 0, b"f", b"%d" % position)])
 
 
 def test_a_change_is_seen_at_once_and_kept_before_it_is_committed(run: Any) -> None:
@@ -120,7 +125,7 @@ def test_many_changes_are_kept_before_the_next_run(run: Any, monkeypatch: pytest
     monkeypatch.setattr(keeping, "MAX_PENDING_KEYS", 3)
 
     async def scenario(bench: Bench) -> None:
-        await bench.state.take(Effects(changes={b"%d" % n: (n, b"v") for n in range(4)}), 4)
+        await bench.state.take(Effects(changes={b"%d" % n: Stored(n, b"v") for n in range(4)}), 4)
         assert bench.kept == [4]
 
     run(scenario)

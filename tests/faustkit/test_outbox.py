@@ -9,7 +9,8 @@ import pytest
 
 from stream_app.broker import EmbeddedBroker
 from stream_app.faustkit.effects import OutRecord
-from stream_app.faustkit.outbox import MAX_BATCH_BYTES, Outbox, SendError
+from stream_app.faustkit.outbox import Outbox
+from stream_app.faustkit.producing import MAX_BATCH_BYTES, SendError
 from tests.support import create_topics, read_all
 
 pytestmark = pytest.mark.kafka

@@ -14,13 +14,13 @@ from stream_app.broker import EmbeddedBroker
 from stream_app.errors import CaughtUpError
 from stream_app.lag import group_name
 from stream_app.preflight import ensure_topics
+from stream_app.recorded_topics import output_ends
 from stream_app.records import StatusRecord, encode
 from stream_app.replay.caught_up import (
     Lag,
     ProgressWatch,
     Totals,
     behind_of,
-    list_ends,
     read_totals,
     sum_of,
     users_with_list,
@@ -137,7 +137,7 @@ def test_users_count_once_and_only_for_new_lists(broker: EmbeddedBroker, topic_p
 
     async def story() -> int:
         await publish(broker.bootstrap_servers, [(topic, 0, b"old", b"{}")])
-        since = await list_ends(settings)
+        since = (await output_ends(settings)).lists
         records = [(topic, 0, b"ann", b"{}"), (topic, 1, b"bob", b"{}"), (topic, 0, b"ann", b"{}")]
         await publish(broker.bootstrap_servers, [*records, (topic, 1, b"other", b"{}"), (topic, 0, b"cat", None)])
         return await users_with_list(settings, {b"ann", b"bob", b"cat", b"old", b"dan"}, since)

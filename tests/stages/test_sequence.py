@@ -27,6 +27,15 @@ from tests.stages.cases import (
 CUTS = st.sets(st.integers(1, 29), max_size=8)
 
 
+def newest_times(log: list[Entry]) -> list[int]:
+    """Event time of the partition after each entry; replayed events (those at even offsets) do not move it."""
+    times = [-1]
+    for offset, entry in enumerate(log):
+        moves = isinstance(entry, Tick) or (isinstance(entry, Event) and offset % 2 == 1)
+        times.append(max(times[-1], entry.ts) if moves and not isinstance(entry, Dead) else times[-1])
+    return times[1:]
+
+
 @given(logs(), CUTS)
 def test_runs_do_not_matter(log: list[Entry], cuts: set[int]) -> None:
     whole, cut = Worker().run_all(log), Worker().run_all(log, cuts)
@@ -85,11 +94,8 @@ def test_dying_while_a_run_is_kept_does_not_matter(
 @given(logs())
 def test_a_silent_slice_is_closed_by_the_very_input_that_moves_the_watermark_past_it(log: list[Entry]) -> None:
     worker = Worker()
-    newest_ms = -1
-    for offset, entry in enumerate(log):
+    for offset, newest_ms in enumerate(newest_times(log)):
         worker.run(log, range(offset, offset + 1))
-        if not isinstance(entry, Dead):
-            newest_ms = max(newest_ms, entry.ts)
         watermark_ms = max(-1, newest_ms - LATENESS_MS)
         deadlines = [close_deadline(history, RULE) for history in worker.histories().values()]
         assert all(deadline is None or deadline >= watermark_ms for deadline in deadlines)
@@ -111,11 +117,7 @@ def test_every_applied_event_touches_its_item_once_and_asks_once(log: list[Entry
     touches = [record for record in worker.touches() if record.next_item is None]
     assert len(touches) == worker.status().applied
     assert len({record.offset for record in touches}) == len(touches)
-    newest_ms = -1
-    epochs = []
-    for entry in log:
-        newest_ms = newest_ms if isinstance(entry, Dead) else max(newest_ms, entry.ts)
-        epochs.append(newest_ms // EPOCH_MS)
+    epochs = [newest_ms // EPOCH_MS for newest_ms in newest_times(log)]
     for record in touches:
         entry = log[record.offset]
         assert isinstance(entry, Event)
@@ -137,6 +139,7 @@ def test_a_late_event_in_front_brings_the_closing_forward() -> None:
     # [30, 38] waits until 48 (its timer is set again when the watermark comes to 41); with 22 in front, which
     # spans 20 at 42, only until then.
     log: list[Entry] = [
+        Dead("not_json"),
         event("a", "p", 30),
         event("a", "p", 38),
         event("b", "p", 45),
@@ -144,9 +147,9 @@ def test_a_late_event_in_front_brings_the_closing_forward() -> None:
         event("b", "q", 47),
     ]
     worker = Worker(rule=replace(RULE, slice_events=9))
-    worker.run_all(log[:4])
+    worker.run_all(log[:5])
     assert not worker.histories()["a"].slices[-1].closed
-    worker.run(log, range(4, 5))
+    worker.run(log, range(5, 6))
     assert worker.histories()["a"].slices[-1].closed
 
 
@@ -159,17 +162,35 @@ def test_a_list_is_asked_for_by_the_event_and_not_by_the_silence_after_it() -> N
     log: list[Entry] = [event("a", "p", 0), event("b", "p", 60)]
     first, second = (Worker().run_all(log, cuts) for cuts in ([], [1]))
     assert told(first) == [("a", 2, True), ("b", 1, True)]
-    assert told(second) == [("a", 1, True), ("b", 1, True), ("a", 2, False)]
+    assert told(second) == [("a", 1, True), ("a", 2, False), ("b", 1, True)]
     assert asked(first.slices) == asked(second.slices)
 
 
+@given(logs(), CUTS)
+def test_lists_are_asked_for_in_the_order_of_their_events(log: list[Entry], cuts: set[int]) -> None:
+    asking = [record for record in Worker().run_all(log, cuts).slices if record.fresh]
+    assert [record.offset for record in asking] == sorted(record.offset for record in asking)
+    epochs = [record.join_epoch for record in asking if record.join_epoch is not None]
+    assert epochs == sorted(epochs)
+
+
+def test_a_replayed_event_closes_nobodys_slice() -> None:
+    silent: list[Entry] = [event("a", "p", 0), event("a", "p", 1), event("b", "p", 1 + 10 + LATENESS_MS + 1)]
+    assert [told(Worker().run_all(log)) for log in (silent, [*silent, Tick(60)], [Dead("not_json"), *silent])] == [
+        [("a", 2, True), ("b", 1, True)],
+        [("a", 3, True), ("b", 2, True)],
+        [("a", 3, True), ("b", 1, True)],
+    ]
+
+
 def test_strict_lists_use_the_epoch_before_their_event() -> None:
-    log: list[Entry] = [event("a", "p", 5 * EPOCH_MS), event("b", "p", 5 * EPOCH_MS + 1)]
+    log: list[Entry] = [Tick(5 * EPOCH_MS), event("a", "p", 5 * EPOCH_MS), event("b", "p", 5 * EPOCH_MS + 1)]
     epochs = {record.user_id: record.join_epoch for record in Worker().run_all(log).slices}
-    assert epochs == {"a": 4, "b": None}
+    assert epochs == {"a": None, "b": 4}
 
 
 def test_marks_of_progress_are_sent_when_time_moves_on_or_the_clock_is_let_go() -> None:
-    log: list[Entry] = [event("a", "p", 1), event("a", "q", 2), Tick(40), Tick(40, last=True), Dead("not_json")]
-    marks = [r for r in Worker().run_all(log, range(5)).activity if r.item_id is None]
-    assert [(r.offset, r.epoch, r.strict) for r in marks] == [(0, 0, False), (2, 2, True), (3, 2, False)]
+    dead = Dead("not_json")
+    log: list[Entry] = [dead, event("a", "p", 1), dead, event("a", "q", 2), Tick(40), Tick(40, last=True), dead]
+    marks = [(r.offset, r.epoch, r.strict) for r in Worker().run_all(log, range(7)).activity if r.item_id is None]
+    assert marks == [(0, -1, False), (1, 0, False), (4, 2, True), (5, 2, False)]

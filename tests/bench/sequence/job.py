@@ -111,7 +111,8 @@ def _draw(rng: np.random.Generator, num_values: int, num_draws: int, exponent: f
     if not exponent:
         return rng.integers(num_values, size=num_draws)
     cumulated = np.cumsum(1.0 / np.arange(1, num_values + 1) ** exponent)
-    return np.searchsorted(cumulated, rng.random(num_draws) * cumulated[-1], side="right")
+    drawn: np.ndarray = np.searchsorted(cumulated, rng.random(num_draws) * cumulated[-1], side="right")
+    return drawn
 
 
 def oracle(records: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:

@@ -76,7 +76,7 @@ class SequenceProcessor:
                 self._task.output_topic, run.partition, key, self._encode(told)
             )
         changes = {
-            key: (position, count.to_bytes(COUNT_BYTES, "big") + items)
+            key: Stored(position, count.to_bytes(COUNT_BYTES, "big") + items)
             for key, (position, count, items) in states.items()
         }
         return Effects(list(outputs.values()), changes)

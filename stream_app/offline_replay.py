@@ -1,0 +1,179 @@
+"""Replaying a log without a broker: the same rows, records and ticks as a replay to Kafka, through the roles in memory.
+
+A chunk of the log is what a run is on Kafka. Since every list uses exactly the last epoch before its event, neither the
+chunks nor the number of partitions change what the users get in the end. All that the roles keep on disk is kept in
+memory here: some KiB for each user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from encoders.contract import SliceEncoder
+from stream_app.models import list_rule, load_encoder, served_model
+from stream_app.offline_roles import Entry, OfflineRoles
+from stream_app.recording import Recorder
+from stream_app.records import Item
+from stream_app.replay.caught_up import Totals, sum_of
+from stream_app.replay.planning import Counted, PlannedRecord, ReplayPlan
+from stream_app.replay.producer import check_types, item_record
+from stream_app.replay.readers import EventLog, Row, read_items
+from stream_app.settings import Settings
+from stream_app.settings_rules import clean_rules
+from stream_app.stages.encoding import newest_revisions
+from stream_app.stages.intake import read_record
+from stream_app.stages.listing import KnownItems, ListRule, by_epoch, index_version, make_list, take_vectors
+
+OnTaken = Callable[[int], None]
+"""Told the number of events taken so far."""
+
+
+@dataclass(frozen=True)
+class OfflineOutcome:
+    """What went in, what became of it, dead letters by reason, and how many users have a list."""
+
+    sent: Counted
+    totals: Totals
+    dead_letters: Mapping[str, int]
+    num_lists: int
+
+
+class OfflineReplay:
+    """One replay, chunk by chunk.
+
+    Args:
+        settings: How the stream is cut, partitioned and ranked.
+        encoder: The trained encoder.
+        rule: What lists are made with.
+        plan: Turns rows into the records that Kafka would get.
+        catalogue: Whether an item is available, for those that the catalogue knows.
+        recorder: Takes every list and slice, where somebody wants to keep them.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        encoder: SliceEncoder,
+        rule: ListRule,
+        plan: ReplayPlan,
+        *,
+        catalogue: Mapping[str, bool] | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self._roles = OfflineRoles(settings, encoder, settings.partitions)
+        self._clean_rules = clean_rules(settings)
+        self._rule = rule
+        self._plan = plan
+        self._recorder = recorder
+        self._next_offsets = [0] * settings.partitions
+        self._users_with_list: set[str] = set()
+        known = catalogue or {}
+        self._items = KnownItems(
+            index_version(rule.release, len(self._roles.index)),
+            lambda item_id: known.get(item_id, True),
+            self._roles.index.vectors_of,
+        )
+
+    def take(self, rows: Iterable[Row]) -> None:
+        """Take the next rows of the log."""
+        self._take(self._plan.records_of(rows))
+
+    def finish(self) -> OfflineOutcome:
+        """End the log; what came of it."""
+        self._take(self._plan.last_ticks())
+        dead_letters: dict[str, int] = {}
+        for stage in self._roles.sequences:
+            for reason, num in stage.totals.dead_lettered.items():
+                dead_letters[reason] = dead_letters.get(reason, 0) + num
+        return OfflineOutcome(
+            self._plan.counted,
+            sum_of([stage.status(-1) for stage in self._roles.sequences]),
+            dict(sorted(dead_letters.items())),
+            len(self._users_with_list),
+        )
+
+    def _take(self, records: Iterable[PlannedRecord]) -> None:
+        roles = self._roles
+        effects = [roles.cut(partition, entries) for partition, entries in self._by_partition(records).items()]
+        roles.count(chain.from_iterable(made.activity for made in effects))
+        slices = [record for made in effects for record in made.slices]
+        if self._recorder is not None:
+            self._recorder.take_slices(slices)
+        asked = take_vectors(roles.encode(newest_revisions(slices)), roles.profiles, self._rule.release)
+        queries = roles.queries([record.user_id for record in asked])
+        for join_epoch, group in by_epoch(asked):
+            assert join_epoch is not None, "every event of a replay is strict"
+            trends = roles.trends_at(join_epoch)
+            made = [make_list(record, queries[record.user_id], trends, self._items, self._rule) for record in group]
+            self._users_with_list.update(one.user_id for one in made)
+            if self._recorder is not None:
+                self._recorder.take_lists(made)
+
+    def _by_partition(self, records: Iterable[PlannedRecord]) -> dict[int, list[Entry]]:
+        entries: dict[int, list[Entry]] = {}
+        for record in records:
+            offset = self._next_offsets[record.partition]
+            self._next_offsets[record.partition] = offset + 1
+            content = read_record(record.key, record.value, record.timestamp_ms, record.headers, self._clean_rules)
+            entries.setdefault(record.partition, []).append((offset, content, record.headers))
+        return entries
+
+
+def replay_offline(
+    log: EventLog,
+    settings: Settings,
+    *,
+    type_map: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    send_unknown_types: bool = False,
+    items: Path | None = None,
+    recorder: Recorder | None = None,
+    on_taken: OnTaken = lambda num_events: None,
+) -> OfflineOutcome:
+    """Take a whole log through all roles.
+
+    Args:
+        log: The log.
+        settings: With a model; no Kafka address is needed.
+        type_map: Our event type by the log's.
+        limit: Stop after this many rows.
+        send_unknown_types: Take events of types that the settings do not name: they become dead letters.
+        items: A catalogue (NDJSON), known before the first event.
+        recorder: Takes every list and slice.
+        on_taken: Told of progress.
+
+    Raises:
+        UsageError: The first events have types that the settings do not name.
+        LogFormatError: The log or the catalogue cannot be read.
+        ModelError: The model is missing, damaged, or trained for other settings.
+    """
+    plan = ReplayPlan(settings.partitions, settings.epoch_ms, type_map=type_map, fields=settings.fields)
+    chunks = iter(log.iter_chunks(limit=limit))
+    first = next(chunks, [])
+    if not send_unknown_types:
+        check_types(first, plan, settings)
+    replay = OfflineReplay(
+        settings,
+        load_encoder(settings),
+        list_rule(settings, served_model(settings)),
+        plan,
+        catalogue=_availability(items),
+        recorder=recorder,
+    )
+    for chunk in chain([first], chunks):
+        replay.take(chunk)
+        on_taken(plan.counted.num_events)
+    return replay.finish()
+
+
+def _availability(items: Path | None) -> dict[str, bool]:
+    """Availability by item id, read from the very records that Kafka would get."""
+    rows: Iterable[Mapping[str, Any]] = [] if items is None else read_items(items)
+    made = (msgspec.json.decode(item_record(row, 1, 0).value, type=Item) for row in rows)
+    return {item.item_id: item.available for item in made}

@@ -1,0 +1,110 @@
+"""The stages of all roles in one process, joined in memory as topics join them; no broker, no tables, no waiting.
+
+Everything a role decides is decided by the same stage here; this module only carries records from one to the next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+from encoders.contract import SliceEncoder
+from index import ItemIndex, build_index
+from stream_app.records import ActivityRecord, SliceRecord, SliceVectorRecord, TrendRecord
+from stream_app.settings import Settings
+from stream_app.settings_rules import sequence_stage, trend_rule
+from stream_app.slice_encoding import encode_slices
+from stream_app.stages.intake import Content, Headers, take_record
+from stream_app.stages.listing import queries_of, search_of
+from stream_app.stages.merging import UserMemory
+from stream_app.stages.popularity import ItemStatistics
+from stream_app.stages.profile import UserProfile
+from stream_app.stages.ranking import Query
+from stream_app.stages.sequence import KeptHistory, SequenceEffects
+from stream_app.stages.trend import TrendStage
+from stream_app.stages.trend_view import TrendView
+
+Entry = tuple[int, Content, Headers]
+"""One record of a partition of `events`: its offset, what it says, and its headers."""
+
+
+class OfflineRoles:
+    """What the roles keep, in memory, and what each does with its input.
+
+    One trend stage stands for all partitions of `item-activity`: an item lies in one of them, and no item's
+    statistics depend on another's.
+
+    Args:
+        settings: How the stream is cut and ranked.
+        encoder: The trained encoder.
+        num_partitions: Partitions of `events`.
+    """
+
+    def __init__(self, settings: Settings, encoder: SliceEncoder, num_partitions: int) -> None:
+        self._encoder = encoder
+        self._weights = settings.event_types
+        self.sequences = [sequence_stage(settings, partition) for partition in range(num_partitions)]
+        for stage in self.sequences:
+            stage.restore([], None)
+        self._histories: dict[str, KeptHistory] = {}
+        self._memories: dict[str, UserMemory] = {}
+        self.profiles: dict[str, UserProfile] = {}
+        self._statistics: dict[str, tuple[int, ItemStatistics]] = {}
+        self._trend = TrendStage(num_partitions, trend_rule(settings))
+        self._num_activity = 0
+        self._folded: deque[TrendRecord] = deque()
+        self._trends = TrendView(trend_rule(settings))
+        self._candidates = settings.candidates
+        self.index: ItemIndex = build_index("faiss", encoder.dim, encoder.release)
+        self.index.upsert(*encoder.item_vectors())
+
+    def cut(self, partition: int, entries: Sequence[Entry]) -> SequenceEffects:
+        """Role `sequence`: a run (at least one record) of one partition of `events`."""
+        stage = self.sequences[partition]
+        stage.begin_run([], self._load_histories)
+        for offset, content, headers in entries:
+            take_record(stage, content, offset, headers, is_counted=False)
+        effects = stage.end_run(entries[-1][0], 1)
+        self._histories.update(effects.changed)
+        return effects
+
+    def count(self, activity: Iterable[ActivityRecord]) -> None:
+        """Role `trend`: count activity, and fold the epochs that it completes."""
+        self._trend.begin_run(self._load_statistics)
+        for record in activity:
+            self._trend.take(record, self._num_activity)
+            self._num_activity += 1
+        # No partition is ever idle here: every one gets each tick.
+        folded, _ = self._trend.end_run(self._num_activity, frozenset())
+        self._num_activity += 1
+        self._folded.extend(folded)
+        self._statistics.update(self._trend.changed)
+
+    def encode(self, slices: Sequence[SliceRecord]) -> list[SliceVectorRecord]:
+        """Role `encode`: the vectors of slice revisions, merged in the order given."""
+        return encode_slices(self._encoder, slices, self._memories, self._weights)
+
+    def trends_at(self, epoch: int) -> TrendView:
+        """The trends as of `epoch`, or of the newest complete one before it. They never go back."""
+        wanted = min(epoch, self._trend.totals.complete_epoch)
+        if wanted > self._trends.epoch:
+            self._trends.advance(wanted, self._folded_up_to(wanted))
+        return self._trends
+
+    def _folded_up_to(self, epoch: int) -> Iterator[TrendRecord]:
+        """The records of waiting epochs up to `epoch`, oldest first; they wait no longer."""
+        while self._folded and self._folded[0].epoch <= epoch:
+            yield self._folded.popleft()
+
+    def queries(self, users: Sequence[str]) -> dict[str, Query]:
+        """What the lists of these users are made for; the index is asked for all of them at once."""
+        if not users:
+            return {}
+        search = search_of(users, self.profiles, self._candidates)
+        return queries_of(search, self.profiles, self.index.search(search.vectors_UD, max(search.limits)).ids)
+
+    def _load_histories(self, users: Sequence[str]) -> dict[str, KeptHistory]:
+        return {user: self._histories[user] for user in users if user in self._histories}
+
+    def _load_statistics(self, item_ids: Sequence[str]) -> dict[str, tuple[int, ItemStatistics]]:
+        return {item: self._statistics[item] for item in item_ids if item in self._statistics}

@@ -1,0 +1,144 @@
+"""What the recommend role does with slice vectors: whom a list is due to, what it is made for, and the list itself.
+
+Pure: the index is asked by whoever holds it, between `search_of` and `queries_of`.
+
+Shapes: U users, D dimensions, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_app.records import Recommendation, SliceVectorRecord
+from stream_app.stages.profile import UserProfile, recent_items, take_slice_vector
+from stream_app.stages.ranking import Query, VectorsOf, features, gather, rank
+from stream_app.stages.trend_view import TrendView
+
+MAX_SEARCH = 1000
+"""Most items asked of the index for one user: candidates plus what the user has seen."""
+
+
+@dataclass(frozen=True)
+class ListRule:
+    """What lists are made with.
+
+    Args:
+        events: Full name of the events topic, part of each list's id.
+        release: The release whose vectors are accepted.
+        weights_F: The scorer's weights.
+        list_items: Length of a list.
+        candidates: Candidates of each source.
+    """
+
+    events: str
+    release: str
+    weights_F: npt.NDArray[np.float64]
+    list_items: int
+    candidates: int
+
+
+@dataclass(frozen=True)
+class KnownItems:
+    """The items as a list may use them.
+
+    Args:
+        version: Names what is in the index.
+        is_available: Whether an item may be listed.
+        vectors_of: Gives the items' vectors.
+    """
+
+    version: str
+    is_available: Callable[[str], bool]
+    vectors_of: VectorsOf
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the index is asked for: users, their vectors (U, D), and how many items each one may get."""
+
+    users: Sequence[str]
+    vectors_UD: npt.NDArray[np.float32]
+    limits: Sequence[int]
+
+
+def take_vectors(
+    records: Iterable[SliceVectorRecord], profiles: dict[str, UserProfile], release: str
+) -> list[SliceVectorRecord]:
+    """Bring the profiles up to date (changed in place; new users are added).
+
+    Returns:
+        Of each user with a new event the record that the next list answers. Records of other releases are left out.
+    """
+    asked: dict[str, SliceVectorRecord] = {}
+    for record in records:
+        if record.release != release:
+            continue
+        profile = profiles.setdefault(record.user_id, UserProfile())
+        take_slice_vector(profile, record)
+        if record.fresh and record.offset > profile.answered:
+            profile.answered = record.offset
+            asked[record.user_id] = record
+    return list(asked.values())
+
+
+def by_epoch(asked: Sequence[SliceVectorRecord]) -> list[tuple[int | None, list[SliceVectorRecord]]]:
+    """Records by the epoch they need, oldest first; those that take the newest come last."""
+    groups: dict[int | None, list[SliceVectorRecord]] = {}
+    for record in asked:
+        groups.setdefault(record.join_epoch, []).append(record)
+    return sorted(groups.items(), key=lambda group: (group[0] is None, group[0] or 0))
+
+
+def search_of(users: Sequence[str], profiles: Mapping[str, UserProfile], candidates: int) -> Search:
+    """What to ask the index for these users (at least one), all of whom have a profile with a vector."""
+    vectors = [np.frombuffer(profiles[user_id].user_vector, dtype="<f4") for user_id in users]
+    limits = [min(MAX_SEARCH, candidates + len(profiles[user_id].seen)) for user_id in users]
+    return Search(users, np.stack(vectors), limits)
+
+
+def queries_of(search: Search, profiles: Mapping[str, UserProfile], found: Sequence[Sequence[str]]) -> dict[str, Query]:
+    """What each user's list is made for, with the items that the index gave; of those each user gets the own number.
+
+    What a user gets must not depend on who else was asked for at the same time.
+    """
+    return {
+        user_id: Query(frozenset(profile.seen), recent_items(profile), vector_D, ids[:limit])
+        for user_id, vector_D, ids, limit in zip(search.users, search.vectors_UD, found, search.limits, strict=True)
+        for profile in [profiles[user_id]]
+    }
+
+
+def make_list(
+    record: SliceVectorRecord, query: Query, trends: TrendView, items: KnownItems, rule: ListRule
+) -> Recommendation:
+    """The list that answers the event of `record`, with the trends as they are."""
+    found = gather(query, trends, rule.candidates, items.is_available)
+    features_CF = features(query, found, trends, items.vectors_of)
+    return Recommendation(
+        recommendation_id=recommendation_id(rule, record, items.version, trends.epoch),
+        user_id=record.user_id,
+        event_ts=record.last_ts,
+        partition=record.partition,
+        offset=record.offset,
+        release=rule.release,
+        index_version=items.version,
+        epoch=trends.epoch,
+        has_vector=True,
+        items=rank(found, features_CF, rule.weights_F, rule.list_items),
+    )
+
+
+def recommendation_id(rule: ListRule, record: SliceVectorRecord, index_version: str, epoch: int) -> str:
+    """The id of a list: a hash of everything it is a function of."""
+    parts = (rule.events, record.partition, record.offset, rule.release, index_version, epoch)
+    return blake2b("\x00".join(map(str, parts)).encode(), digest_size=12).hexdigest()
+
+
+def index_version(release: str, num_items: int) -> str:
+    """Names what is in an index, the same for the same content."""
+    return f"{release}/{num_items}"

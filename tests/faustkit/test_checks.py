@@ -1,0 +1,123 @@
+"""The topics of an app: refused at the start, and noticed when they go away while they are read."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from stream_app.broker import EmbeddedBroker
+from stream_app.errors import TopicMismatchError
+from stream_app.faustkit.checks import check_topics, refuse_recreated, topic_problems
+from tests.faustkit.counting import TABLE
+from tests.faustkit.misbehaving import Task
+from tests.faustkit.stage import Process, Stage
+from tests.support import create_topics, delete_topics, read_all, unique_topics
+
+CHANGELOGS = {"in": "log"}
+
+
+@pytest.mark.parametrize(
+    ("num_partitions", "problems"),
+    [
+        ({"in": 3, "log": 3, "plain": 1}, []),
+        ({"in": 3, "log": 3}, ["The topic plain is missing."]),
+        ({"in": 3, "log": 0, "plain": 1}, ["The topic log is missing."]),
+        ({}, ["The topic in is missing.", "The topic log is missing.", "The topic plain is missing."]),
+        ({"in": 3, "log": 2, "plain": 1}, ["The changelog log has 2 partitions, but its input in has 3."]),
+    ],
+)
+def test_each_problem_is_told(num_partitions: dict[str, int], problems: list[str]) -> None:
+    assert topic_problems(num_partitions, ["in", "plain"], CHANGELOGS) == problems
+
+
+def test_a_topic_with_another_id_is_another_topic() -> None:
+    one, two = uuid.UUID(int=1), uuid.UUID(int=2)
+    refuse_recreated({}, {"in": one})
+    refuse_recreated({"in": one}, {"in": one})
+    refuse_recreated({"in": None}, {"in": one})
+    with pytest.raises(TopicMismatchError, match="created anew while they were read: in"):
+        refuse_recreated({"in": one, "other": two}, {"in": two, "other": two})
+
+
+@pytest.mark.kafka
+def test_an_id_is_kept_until_the_topic_is_made_again(broker: EmbeddedBroker, topic_prefix: str) -> None:
+    inputs, changelog = unique_topics(topic_prefix, "in", "log")
+    servers = broker.bootstrap_servers
+
+    async def scenario() -> None:
+        async def check() -> uuid.UUID | None:
+            return (await check_topics({"bootstrap_servers": servers}, [inputs], {inputs: changelog}))[inputs]
+
+        await create_topics(servers, {inputs: 2, changelog: 2})
+        first = await check()
+        assert first is not None
+        assert await check() == first
+        await delete_topics(servers, [inputs])
+        with pytest.raises(TopicMismatchError, match=f"The topic {inputs} is missing"):
+            await check()
+        await create_topics(servers, {inputs: 2})
+        assert await check() != first
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("topics", "reason"),
+    [
+        ({f"{TABLE}-changelog": 2}, "The topic {prefix}inputs is missing."),
+        ({"inputs": 2}, "The topic {prefix}" + TABLE + "-changelog is missing."),
+        (
+            {"inputs": 2, f"{TABLE}-changelog": 1},
+            "The changelog {prefix}" + TABLE + "-changelog has 1 partitions, but its input {prefix}inputs has 2.",
+        ),
+    ],
+)
+def test_an_app_whose_topics_do_not_fit_refuses_to_start(
+    broker: EmbeddedBroker, topic_prefix: str, tmp_path: Path, topics: dict[str, int], reason: str
+) -> None:
+    servers = broker.bootstrap_servers
+    asyncio.run(create_topics(servers, {topic_prefix + name: number for name, number in topics.items()}))
+    task = Task(servers=servers, prefix=topic_prefix, folder=str(tmp_path / "stores"))
+    arguments = ["tests.faustkit.misbehaving", msgspec.json.encode(task).decode()]
+    with Process(arguments, tmp_path / "log") as process:
+        assert process.wait() == 1
+        assert f"sliceflow: {reason.format(prefix=topic_prefix)} To mend it: create what is missing" in process.text()
+        assert "ready" not in process.text()
+        assert "Traceback" not in process.text()
+
+
+@pytest.fixture
+def stage(broker: EmbeddedBroker, topic_prefix: str, tmp_path: Path) -> Stage:
+    """Topics of two partitions."""
+    return Stage(broker.bootstrap_servers, topic_prefix, tmp_path)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("name", ["inputs", f"{TABLE}-changelog"])
+def test_a_topic_that_is_deleted_while_it_is_read_ends_the_process(stage: Stage, name: str) -> None:
+    stage.send(20)
+    with stage.worker() as worker:
+        stage.wait_committed()
+        asyncio.run(delete_topics(stage.servers, [stage.prefix + name]))
+        assert worker.wait() == 1
+        assert f"sliceflow: Kafka does not name the topic {stage.prefix}{name} any more" in worker.text()
+
+
+@pytest.mark.kafka
+def test_a_topic_that_is_created_anew_while_it_is_read_ends_the_process(stage: Stage) -> None:
+    stage.send(20)
+    with stage.worker() as worker:
+        stage.wait_committed()
+        inputs = stage.prefix + "inputs"
+        asyncio.run(delete_topics(stage.servers, [inputs]))
+        asyncio.run(create_topics(stage.servers, {inputs: 2}))
+        stage.send(4)
+        assert worker.wait() == 1
+        assert "created anew" in worker.text()
+    told = asyncio.run(read_all(stage.servers, stage.prefix + "outputs", 2))
+    assert len(told) == 20
