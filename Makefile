@@ -11,12 +11,14 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := .venv-peers
+PEERS_LOCK := tests/bench/sequence/peers/requirements.lock
 UV := $(shell command -v uv 2>/dev/null)
 PACKAGES := stream_app encoders index
 BENCHES := $(sort $(patsubst tests/bench/%.py,%,$(shell grep -l __main__ tests/bench/*.py)) \
   $(patsubst tests/bench/%/__main__.py,%,$(wildcard tests/bench/*/__main__.py)))
 
-.PHONY: help demo demo-model test check bench clean lock lock-python lock-jars python-version
+.PHONY: help demo demo-model test check bench clean lock lock-python lock-peers lock-jars python-version
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -45,17 +47,20 @@ bench: $(STAMP) ## List the measurements
 bench-%: $(STAMP)
 	@$(BIN)/python -m tests.bench.$*
 
-clean: ## Remove .venv and everything that tools left behind
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
+clean: ## Remove .venv, .venv-peers and everything that tools left behind
+	@rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
 	@find $(PACKAGES) tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
-lock: lock-python lock-jars ## Bring requirements.lock and the list of Kafka's jars up to date
+lock: lock-python lock-peers lock-jars ## Bring the lists of pinned packages and of Kafka's jars up to date
 
-lock-python:
+# What is to be locked, and where.
+lock-python: LOCKED = pyproject.toml --all-extras --output-file requirements.lock
+lock-peers: LOCKED = $(PEERS_LOCK:.lock=.in) --output-file $(PEERS_LOCK)
+
+lock-python lock-peers:
 	@uv="$(UV)"; [ -n "$$uv" ] || uv="$(BIN)/uv"; command -v "$$uv" >/dev/null || { \
 	  echo "make lock needs uv, and there is none on PATH. To mend it: install uv." >&2; exit 1; }; \
-	"$$uv" pip compile pyproject.toml --quiet --universal --generate-hashes --no-annotate --no-header \
-	  --python-version 3.11 --all-extras --output-file requirements.lock
+	"$$uv" pip compile $(LOCKED) --quiet --universal --generate-hashes --no-annotate --no-header --python-version 3.11
 
 lock-jars: $(STAMP)
 	@$(BIN)/python -m stream_app.broker.relock
@@ -84,4 +89,14 @@ else
 	         /^Installing/ {print "  installing them"; fflush()}'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 endif
+	@touch $@
+
+# The sequence bench's peers cannot share an environment with the project.
+$(PEERS): $(PEERS)/.installed
+
+$(PEERS)/.installed: $(PEERS_LOCK)
+	@$(MAKE) python-version
+	@echo "installing $$(grep -c '^[a-zA-Z]' $<) packages into $(PEERS)"
+	@[ -x $(PEERS)/bin/pip ] || "$(PYTHON)" -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@

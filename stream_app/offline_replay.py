@@ -29,6 +29,7 @@ from stream_app.settings_rules import clean_rules
 from stream_app.stages.encoding import newest_revisions
 from stream_app.stages.intake import read_record
 from stream_app.stages.listing import KnownItems, ListRule, by_epoch, index_version, make_list, take_vectors
+from stream_app.stages.profile import UserProfile
 
 OnTaken = Callable[[int], None]
 """Told the number of events taken so far."""
@@ -79,6 +80,11 @@ class OfflineReplay:
             lambda item_id: known.get(item_id, True),
             self._roles.index.vectors_of,
         )
+
+    @property
+    def profiles(self) -> Mapping[str, UserProfile]:
+        """What is known of each user, by user id."""
+        return self._roles.profiles
 
     def take(self, rows: Iterable[Row]) -> None:
         """Take the next rows of the log."""

@@ -1,4 +1,8 @@
-"""Comparing two recordings: the first record that differs, field by field, and how many do."""
+"""Comparing two recordings: the first record that differs, field by field, and how many do.
+
+On one kind of processor equal means equal bytes. On another the last bits of vectors differ, and so may the sixth
+decimal of a score, and the order of items whose scores are that close; a tolerance for scores lets that pass.
+"""
 
 from __future__ import annotations
 
@@ -64,18 +68,43 @@ class Comparison:
     first: RecordDifference | None
 
 
-def compare(expected: Recording, found: Recording) -> Comparison:
-    """Compare record by record, in the order of a recording; one that only one side has differs too."""
+def compare(expected: Recording, found: Recording, *, score_tolerance: float = 0.0) -> Comparison:
+    """Compare record by record, in the order of a recording; one that only one side has differs too.
+
+    Args:
+        expected: What should be.
+        found: What is.
+        score_tolerance: By how much a score may differ; items of one list that are no further apart may change places.
+    """
     num_records, num_differing = 0, 0
     first: RecordDifference | None = None
     for line, one, other in _paired(expected, found):
         num_records += 1
+        if isinstance(one, RecordedList) and isinstance(other, RecordedList) and score_tolerance > 0:
+            other = _without_rounding(one, other, score_tolerance)
         if one == other:
             continue
         num_differing += 1
         if first is None:
             first = _difference(line, one, other)
     return Comparison(num_records, num_differing, first)
+
+
+def _without_rounding(expected: RecordedList, found: RecordedList, tolerance: float) -> RecordedList:
+    """`found`, with the expected score and place wherever it differs by no more than rounding."""
+    items = found.items
+    by_id = {item.item_id: item for item in items}
+    if by_id.keys() == {item.item_id for item in expected.items}:
+        items = [by_id[item.item_id] for item in expected.items]
+    return msgspec.structs.replace(
+        found,
+        items=[
+            msgspec.structs.replace(item, score=other.score)
+            if other is not None and other.item_id == item.item_id and abs(other.score - item.score) <= tolerance
+            else item
+            for item, other in zip_longest(items, expected.items[: len(items)])
+        ],
+    )
 
 
 def _paired(expected: Recording, found: Recording) -> Iterator[tuple[int | None, Record | None, Record | None]]:

@@ -31,6 +31,7 @@ class Wish:
     out: Path | None = None
     golden_path: Path | None = None
     golden: Recording | None = None
+    score_tolerance: float = 0.0
 
     def fulfil(self, outcome: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
         """Write and compare what the recorder took; the result of the comparison, in plain values.
@@ -49,26 +50,29 @@ class Wish:
             write_recording(found, self.out)
         if self.golden is None:
             return {}
-        compared = compare(self.golden, found)
+        compared = compare(self.golden, found, score_tolerance=self.score_tolerance)
         if compared.first is not None:
             num_differing = f"{compared.num_differing} of {compared.num_records} records"
             click.echo(f"{compared.first.text()}\n{num_differing} differ from {self.golden_path}.", err=True)
         return _plain(compared)
 
 
-def prepare(out: Path | None, golden: Path | None) -> Wish:
+def prepare(out: Path | None, golden: Path | None, score_tolerance: float) -> Wish:
     """Read the golden file, and see that there is a place for the new one, before anything is replayed.
 
     Raises:
-        UsageError: The golden file cannot be read or is no recording, or the folder of `out` is not there.
+        UsageError: The golden file cannot be read or is no recording, the folder of `out` is not there, or there is a
+            tolerance and nothing to compare with.
     """
+    if score_tolerance and golden is None:
+        raise UsageError("--score-tolerance belongs to --check, which is not there.", mend="add --check GOLDEN")
     if out is None and golden is None:
         return Wish()
     if out is not None and not out.absolute().parent.is_dir():
         raise UsageError(
             f"The recording cannot be written to {out}: there is no such folder.", mend="make the folder first"
         )
-    return Wish(Recorder(), out, golden, None if golden is None else read_recording(golden))
+    return Wish(Recorder(), out, golden, None if golden is None else read_recording(golden), score_tolerance)
 
 
 def summary(outcome: Mapping[str, Any]) -> str:

@@ -53,6 +53,13 @@ class ReplayOptions:
 @click.option("--no-wait", is_flag=True, help="Do not wait for the roles.")
 @click.option("--record", type=FILE, metavar="OUT", help="Write the last lists and the slices to a file.")
 @click.option("--check", type=FILE, metavar="GOLDEN", help="Compare with a recorded file; exit code 1 if it differs.")
+@click.option(
+    "--score-tolerance",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="With --check: scores may differ by so much (0.00001 on another kind of processor).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the line of JSON and nothing else.")
 @click.pass_context
 def command(
@@ -69,6 +76,7 @@ def command(
     no_wait: bool,
     record: Path | None,
     check: Path | None,
+    score_tolerance: float,
     as_json: bool,
 ) -> None:
     """Send the events of FILE with their own times, and wait until the lists are made.
@@ -92,7 +100,7 @@ def command(
     )
     _check_together(options, offline=offline, is_recorded=record is not None or check is not None)
     log = open_log(file, pairs(fields, "--field") or None, ts_unit=cast("TsUnit | None", ts_unit))
-    wish = _recording.prepare(record, check)
+    wish = _recording.prepare(record, check, score_tolerance)
     settings = plain_settings(ctx) if offline else reachable_settings(ctx)
     if offline:
         outcome = _replay_offline(settings, log, options, wish.recorder, quiet=as_json)

@@ -287,7 +287,7 @@ class BatchApp(faust.App):
 
     async def on_start(self) -> None:
         """Connect the outbox before anything can be processed."""
-        self.watchdog.watch_loop("the app", asyncio.get_running_loop(), self.config.limits.loop_blocked_s)
+        self.watchdog.watch_loop("the app", self.config.limits.loop_blocked_s)
         self.watchdog.start()
         await self.outbox.start()
         await super().on_start()

@@ -16,11 +16,11 @@ from stream_app.faustkit.outbox import Outbox
 from stream_app.faustkit.producing import Target, Writer
 from stream_app.faustkit.store import PartitionStore, Stored, seal
 
-KEEP_S = 0.05
+KEEP_S = 0.2
 """How long changes wait for others to be kept with. Few enough inputs are repeated after a crash, and a busy key's
-value is written twenty times a second at most."""
+value is written five times a second at most."""
 
-MAX_PENDING_KEYS = 5000
+MAX_PENDING_KEYS = 20_000
 """With more changed keys than this the next run waits until they are kept."""
 
 

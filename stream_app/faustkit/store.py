@@ -26,6 +26,10 @@ POSITION_BYTES = 8
 """Length of the source position at the front of an envelope."""
 
 
+MEMTABLE_FILTER_RATIO = 0.1
+"""Part of a write buffer that its filter takes."""
+
+
 class Stored(msgspec.Struct, frozen=True, gc=False):
     """A value and the source position (offset of the newest input record) it reflects."""
 
@@ -92,7 +96,8 @@ class PartitionStore:
         `flush`; nothing may be written with the log before that, or it would survive what came before it.
         """
         batch = WriteBatch(raw_mode=True)
-        for key, envelope in envelopes.items():
+        for key in sorted(envelopes):  # neighbours in memory are found faster one after the other
+            envelope = envelopes[key]
             if envelope is None:
                 batch.delete(_VALUE + key)
             else:
@@ -167,6 +172,9 @@ def _options(memory: StoreMemory) -> Options:
     options.set_write_buffer_manager(memory.write_buffers)
     options.set_max_background_jobs(2)
     options.set_keep_log_file_num(2)
+    # Most keys asked for are either not there yet or in a file: a filter spares the search among the newest.
+    options.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_RATIO)
+    options.set_memtable_whole_key_filtering(True)
     table = BlockBasedOptions()
     table.set_block_cache(memory.cache)
     table.set_bloom_filter(10, False)

@@ -65,7 +65,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         """Have the watchdog look after this thread and what it reads."""
         await super().on_thread_started()
         # Heartbeats are sent here: without them for a whole session, others get the partitions.
-        self.app.watchdog.watch_loop("the consumer", self.thread_loop, self.app.config.session_timeout_s)
+        self.app.watchdog.watch_loop("the consumer", self.app.config.session_timeout_s)
         self.app.watchdog.watch_input(self.consumer.progress)
 
     def missing_topics(self) -> list[str]:

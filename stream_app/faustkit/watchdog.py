@@ -214,14 +214,15 @@ class Pulse:
     Args:
         name: Of the loop, for people.
         loop: The loop.
+        thread_id: Of the thread that it runs in.
         limit_s: How long it may be blocked.
     """
 
-    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, limit_s: float) -> None:
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, thread_id: int, limit_s: float) -> None:
         self.name = name
         self.limit_s = limit_s
         self._loop = loop
-        self._thread_id = 0
+        self._thread_id = thread_id
         self._is_answered = threading.Event()
         self._is_answered.set()
         self._asked_s = 0.0
@@ -235,15 +236,11 @@ class Pulse:
         if self._is_answered.is_set():
             self._is_answered.clear()
             self._asked_s = now_s
-            self._loop.call_soon_threadsafe(self._answer)
+            self._loop.call_soon_threadsafe(self._is_answered.set)
         return 0.0 if self._is_answered.is_set() else now_s - self._asked_s
 
-    def _answer(self) -> None:
-        self._thread_id = threading.get_ident()
-        self._is_answered.set()
-
     def stack(self) -> traceback.StackSummary:
-        """What the loop's thread is doing, outermost call first; empty before the loop has ever run."""
+        """What the loop's thread is doing, outermost call first; empty when it has ended."""
         frame = sys._current_frames().get(self._thread_id)
         return traceback.StackSummary() if frame is None else traceback.extract_stack(frame)
 
@@ -267,9 +264,14 @@ class Watchdog:
         self._last_tick_s = 0.0
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
-    def watch_loop(self, name: str, loop: asyncio.AbstractEventLoop, limit_s: float) -> None:
-        """From now on `loop` has to run; a callback it was handed has to be called within `limit_s`."""
-        self._pulses = [*self._pulses, Pulse(name, loop, limit_s)]
+    def watch_loop(self, name: str, limit_s: float) -> None:
+        """From now on the running event loop may not be blocked for more than `limit_s` seconds.
+
+        Args:
+            name: Of the loop, for people.
+            limit_s: The limit.
+        """
+        self._pulses = [*self._pulses, Pulse(name, asyncio.get_running_loop(), threading.get_ident(), limit_s)]
 
     def watch_input(self, progress: Callable[[], Progress]) -> None:
         """From now on the input has to get on; `progress` is called from the watchdog's thread and must not wait."""
@@ -282,6 +284,7 @@ class Watchdog:
     def start(self) -> None:
         """Begin to look."""
         self._last_tick_s = _now_s()
+        self._arm()
         self._thread.start()
 
     def stop(self) -> None:
@@ -315,7 +318,7 @@ class Watchdog:
 
     def _look(self) -> None:
         self.check_pause()
-        faulthandler.dump_traceback_later(self.limits.interpreter_blocked_s, exit=True, file=STDERR)
+        self._arm()
         now_s = self._last_tick_s = _now_s()
         for pulse in self._pulses:
             self._feel(pulse, now_s)
@@ -324,6 +327,9 @@ class Watchdog:
             self._judge.forgive()
         if self._progress is not None and (reason := self._judge.judge(self._progress(), now_s)):
             _end(reason)
+
+    def _arm(self) -> None:
+        faulthandler.dump_traceback_later(self.limits.interpreter_blocked_s, exit=True, file=STDERR)
 
     def _feel(self, pulse: Pulse, now_s: float) -> None:
         try:

@@ -8,6 +8,7 @@ It prints ``ready`` once its stores are recovered. It can be told to be slow, or
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -32,6 +33,7 @@ from stream_app.faustkit.app import COMMIT_INTERVAL_S
 from stream_app.faustkit.ownership import OWNER_KEY
 from stream_app.faustkit.producing import Writer
 from stream_app.faustkit.store import PartitionStore
+from tests.support import POLL_S
 
 TABLE = "counts"
 POISON = b"poison"
@@ -41,7 +43,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     """What the process is to do.
 
     `die_at` is one of ``before_outputs``, ``before_changelog``, ``before_store``, ``before_commit``; the process
-    kills itself there in its `die_in_run`-th run.
+    kills itself there in its `die_in_run`-th run. With a `gate` it says ``at the gate`` at each assignment, and opens
+    its stores only once there is a file of that name.
     """
 
     servers: str
@@ -55,6 +58,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     die_at: str = ""
     die_in_run: int = 1
     request_timeout_ms: int = 40_000
+    num_standbys: int = 0
+    gate: str = ""
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,10 +138,19 @@ def build(task: Task) -> BatchApp:
         session_timeout_s=6.0,
         max_run_records=task.max_run_records,
         changelog_prefix=task.prefix,
+        num_standbys=task.num_standbys,
     )
     app = BatchApp(config)
+    if task.gate:
+        app.before_open(lambda: _wait_at(Path(task.gate)))
     app.attach(task.prefix + "inputs", lambda _: CountingProcessor(task), table=TABLE)
     return app
+
+
+async def _wait_at(gate: Path) -> None:
+    print("at the gate", flush=True)
+    while not gate.exists():
+        await asyncio.sleep(POLL_S)
 
 
 def _dying(function: Callable[..., Any], is_due: Callable[..., bool]) -> Callable[..., Any]:
@@ -192,4 +206,6 @@ async def main(task: Task) -> int:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(stream=sys.stdout)
+    logging.getLogger("sliceflow").setLevel(logging.INFO)
     sys.exit(asyncio.run(main(msgspec.json.decode(sys.argv[1], type=Task))))

@@ -99,14 +99,17 @@ async def never_commit(app: BatchApp) -> None:
 async def stop_fetching(app: BatchApp) -> None:
     """The task of aiokafka that fetches ends, and nobody notices."""
     thread = consumer_of(app)._thread
-    thread.thread_loop.call_soon_threadsafe(thread._consumer._fetcher._fetch_task.cancel)
+    fetcher = thread._consumer._fetcher
+    for task in (fetcher._fetch_task, *fetcher._pending_tasks):
+        thread.thread_loop.call_soon_threadsafe(task.cancel)
 
 
 async def lose_the_place(app: BatchApp) -> None:
-    """Read on where the topic has nothing: then aiokafka goes back to its beginning, as when it is created anew."""
+    """Read on at the beginning, as aiokafka does when the topic is created anew."""
     thread = consumer_of(app)._thread
+    thread._consumer._fetcher._fetch_task.cancel()
     for tp, _ in thread.input_states():
-        thread.thread_loop.call_soon_threadsafe(thread._consumer.seek, tp, 1_000_000)
+        thread.thread_loop.call_soon_threadsafe(thread._consumer.seek, tp, 0)
 
 
 MISDEEDS: dict[bytes | None, Callable[[BatchApp], Awaitable[None]]] = {

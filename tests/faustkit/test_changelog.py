@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream_app.faustkit.changelog import OWNER_HEADER, ChangelogFold, RecoveryError
@@ -58,6 +58,11 @@ def store(tmp_path: Path) -> Iterator[PartitionStore]:
 
 @settings(max_examples=150)
 @given(runs=st.lists(st.lists(ENTRIES, min_size=1), min_size=1), num_before=st.integers(0, 3), is_bulk=st.booleans())
+@example(
+    runs=[[(b"a", Stored(4, b"new"))], [(b"b", Stored(1, b""))], [(b"a", Stored(2, b"late"))]],
+    num_before=0,
+    is_bulk=False,
+)
 def test_a_store_holds_the_fold_of_its_changelog(runs: list[list[Entry]], num_before: int, is_bulk: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = PartitionStore(Path(folder) / "0", MEMORY)

@@ -8,13 +8,13 @@ Adding an event is cutting off the oldest item and adding the newest, without ta
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+import uvloop
 
 from stream_app.faustkit import AppConfig, BatchApp, Effects, OutRecord, Run, Stored, Values, run_app
 from tests.bench.sequence.job import HISTORY_EVENTS, Event, Output, Task
@@ -101,4 +101,4 @@ async def main(task: Task) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(msgspec.json.decode(sys.argv[1], type=Task))))
+    sys.exit(uvloop.run(main(msgspec.json.decode(sys.argv[1], type=Task))))

@@ -38,10 +38,8 @@ SINK: Final = {
 }
 """librdkafka gathers up to 1 MB (its `batch.size`); the end of a flow's batch sends what is gathered at once."""
 
-Message = KafkaSourceMessage[bytes, bytes]
 
-
-class UserLogic(StatefulBatchLogic[bytes, bytes, bytes]):
+class UserLogic(StatefulBatchLogic[bytes, bytes, bytes]):  # type: ignore[misc]
     """State of one user, and what its events lead to."""
 
     decode = msgspec.json.Decoder(Event).decode
@@ -65,11 +63,11 @@ class UserLogic(StatefulBatchLogic[bytes, bytes, bytes]):
         return self._state
 
 
-def keyed_values() -> Callable[[list[Message]], Iterator[tuple[str, bytes]]]:
+def keyed_values() -> Callable[[list[KafkaSourceMessage[bytes, bytes]]], Iterator[tuple[str, bytes]]]:
     """Makes (user, value) of the records of a batch, and tells of the first one."""
     is_first = True
 
-    def keyed(batch: list[Message]) -> Iterator[tuple[str, bytes]]:
+    def keyed(batch: list[KafkaSourceMessage[bytes, bytes]]) -> Iterator[tuple[str, bytes]]:
         nonlocal is_first
         if is_first and batch:
             is_first = False

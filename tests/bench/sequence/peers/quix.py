@@ -37,7 +37,7 @@ CONSUMER: Final = {"queued.min.messages": 200_000, "fetch.queue.backoff.ms": 10}
 """So much is fetched ahead that a poll does not wait while there is input."""
 
 
-class NewestOfUser(BaseSink):
+class NewestOfUser(BaseSink):  # type: ignore[misc]
     """Publishes the newest output of each user at every checkpoint."""
 
     def __init__(self, task: Task) -> None:
