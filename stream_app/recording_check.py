@@ -7,6 +7,7 @@ decimal of a score, and the order of items whose scores are that close; a tolera
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -92,19 +93,20 @@ def compare(expected: Recording, found: Recording, *, score_tolerance: float = 0
 
 def _without_rounding(expected: RecordedList, found: RecordedList, tolerance: float) -> RecordedList:
     """`found`, with the expected score and place wherever it differs by no more than rounding."""
-    items = found.items
-    by_id = {item.item_id: item for item in items}
-    if by_id.keys() == {item.item_id for item in expected.items}:
-        items = [by_id[item.item_id] for item in expected.items]
-    return msgspec.structs.replace(
-        found,
-        items=[
-            msgspec.structs.replace(item, score=other.score)
-            if other is not None and other.item_id == item.item_id and abs(other.score - item.score) <= tolerance
-            else item
-            for item, other in zip_longest(items, expected.items[: len(items)])
-        ],
-    )
+    scores = {item.item_id: item.score for item in expected.items}
+    items = [
+        msgspec.structs.replace(item, score=scores[item.item_id])
+        if abs(scores.get(item.item_id, math.inf) - item.score) <= tolerance
+        else item
+        for item in found.items
+    ]
+    if len(items) == len(scores) == len({item.item_id for item in items} & scores.keys()):
+        places = {item.item_id: place for place, item in enumerate(expected.items)}
+        far = [
+            one for one, other in zip(items, expected.items, strict=True) if abs(one.score - other.score) > tolerance
+        ]
+        items = items if far else sorted(items, key=lambda item: places[item.item_id])
+    return msgspec.structs.replace(found, items=items)
 
 
 def _paired(expected: Recording, found: Recording) -> Iterator[tuple[int | None, Record | None, Record | None]]:

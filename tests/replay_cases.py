@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,14 @@ SAMPLE = Path(__file__).parents[1] / "examples" / "movietweetings"
 START_MS = 1_380_000_000_000
 MINUTE_MS = 60_000
 
-STEPS_MS = (0, 0, 1000, 9000, 25_000, 5 * MINUTE_MS, 31 * MINUTE_MS, 2 * 86_400_000)
+STEPS_MS = (0, 0, 1000, 9000, 5 * MINUTE_MS, 15 * MINUTE_MS, 31 * MINUTE_MS, 2 * 86_400_000)
 """From the same moment, over the same epoch, the next and the same slice, to the next slice and another day."""
 
 
 @cache
-def demo_settings(partitions: int = 4) -> Settings:
+def demo_settings(partitions: int = 4, **overrides: Any) -> Settings:
     """The demo's settings and model."""
-    overrides = {"model": str(SAMPLE / MODEL_FOLDER), "partitions": partitions}
+    overrides = {"model": str(SAMPLE / MODEL_FOLDER), "partitions": partitions, **overrides}
     return load_settings(SAMPLE / CONFIG_FILE, environ={}, overrides=overrides)
 
 
@@ -48,10 +48,15 @@ def known_items() -> tuple[str, ...]:
     return tuple(demo_encoder().item_vectors()[0][:6])
 
 
-def sample_lines(num_events: int) -> list[bytes]:
-    """The first lines of the demo's log."""
+def sample_rows(num_events: int) -> list[dict[str, Any]]:
+    """The first rows of the demo's log."""
     with gzip.open(SAMPLE / EVENTS_FILE) as file:
-        return list(islice(file, num_events))
+        return [orjson.loads(line) for line in islice(file, num_events)]
+
+
+def row_of(user: str, item: str, ts_ms: int, kind: str = "rating") -> dict[str, Any]:
+    """A row in few words."""
+    return {"user_id": user, "item_id": item, "type": kind, "ts": ts_ms}
 
 
 @st.composite
@@ -62,13 +67,10 @@ def logs(draw: st.DrawFn, *, is_ordered: bool, max_rows: int = 24) -> list[Row]:
     for _ in range(draw(st.integers(1, max_rows))):
         ts_ms += draw(st.sampled_from(STEPS_MS))
         late_ms = 0 if is_ordered else draw(st.sampled_from([0, 0, 2000, 6 * MINUTE_MS, 40 * MINUTE_MS]))
-        row: dict[str, Any] = {
-            "user_id": draw(st.sampled_from("abcd")),
-            "item_id": draw(st.sampled_from([*known_items(), "unheard-of"])),
-            "type": draw(st.sampled_from(["rating", "rating", "click", "purchase", "gaze"])),
-            "ts": ts_ms - late_ms,
-        }
-        rows.append(draw(st.sampled_from([row, row, row, row, row, b'{"user_id":'])))
+        item = draw(st.sampled_from([*known_items(), "unheard-of"]))
+        kind = draw(st.sampled_from(["rating", "rating", "click", "purchase", "gaze"]))
+        row = row_of(draw(st.sampled_from("abcd")), item, ts_ms - late_ms, kind)
+        rows.append(b'{"user_id":' if draw(st.integers(0, 5)) == 0 else row)
         if draw(st.integers(0, 7)) == 0:
             rows.append(rows[-1])
     return rows
@@ -77,7 +79,7 @@ def logs(draw: st.DrawFn, *, is_ordered: bool, max_rows: int = 24) -> list[Row]:
 def cut_rows(rows: Sequence[Row], cuts: Iterable[int]) -> list[Sequence[Row]]:
     """The rows, cut before each of `cuts`."""
     bounds = [0, *sorted({cut for cut in cuts if 0 < cut < len(rows)}), len(rows)]
-    return [rows[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [rows[start:end] for start, end in pairwise(bounds)]
 
 
 def replayed(settings: Settings, chunks: Iterable[Sequence[Row]]) -> tuple[Recording, OfflineReplay]:
@@ -106,8 +108,3 @@ def first_line(outcome: OfflineOutcome, settings: Settings) -> RecordedReplay:
         users=len(outcome.sent.users),
         settings=recorded_settings(settings),
     )
-
-
-def rows_of(lines: Iterable[bytes]) -> list[Row]:
-    """Lines of a log as rows."""
-    return [orjson.loads(line) for line in lines]

@@ -32,7 +32,8 @@ REBALANCE_TIMEOUT_MS = 60_000
 """How long the members of a group may take to let go of their partitions when it is dealt out anew."""
 
 ASKS_PER_LIMIT = 8
-"""How often the ends of the input are asked for within the time that it may stand still: one small request each."""
+"""How often the topics and the ends of the input are asked for within the time that it may stand still: two small
+requests each."""
 
 MAX_POLL_INTERVAL_MS = 1000 * 1000
 """The time between two fetches after which aiokafka leaves the group: longer than any run may wait."""
@@ -84,13 +85,18 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         return [(tp, assignment.state_value(tp)) for tp in assignment.tps if tp.topic not in changelogs]
 
     @Service.task
-    async def _ask_ends(self) -> None:
-        """Ask where the input ends: what the fetcher knows of it is as old as its last fetch, and it may be dead."""
+    async def _ask_kafka(self) -> None:
+        """Ask where the input ends: what the fetcher knows of it is as old as its last fetch, and it may be dead.
+
+        And which topics there are: nobody notices otherwise that a changelog was deleted, for it is not fetched.
+        """
+        consumer = self._ensure_consumer()
         while not self.should_stop:
             await self.sleep(self.app.config.limits.stalled_s / ASKS_PER_LIMIT)
             partitions = [tp for tp, _ in self.input_states()]
             try:
-                self.ends.update(await self._ensure_consumer().end_offsets(partitions))
+                await consumer._client.force_metadata_update()
+                self.ends.update(await consumer.end_offsets(partitions))
             except KafkaError as error:
                 log.warning("Kafka does not say where the input ends: %r", error)
 

@@ -21,6 +21,7 @@ import msgspec
 from stream_app.faustkit import AppConfig, BatchApp, Effects, OutRecord, Run, Stored, Values, run_app
 from stream_app.faustkit.watchdog import Limits
 from tests.faustkit.counting import TABLE
+from tests.faustkit.stage import Process
 
 FOR_EVER_S = 1000
 
@@ -106,8 +107,8 @@ async def stop_fetching(app: BatchApp) -> None:
 
 async def lose_the_place(app: BatchApp) -> None:
     """Read on at the beginning, as aiokafka does when the topic is created anew."""
+    await stop_fetching(app)
     thread = consumer_of(app)._thread
-    thread._consumer._fetcher._fetch_task.cancel()
     for tp, _ in thread.input_states():
         thread.thread_loop.call_soon_threadsafe(thread._consumer.seek, tp, 0)
 
@@ -166,6 +167,12 @@ def build(task: Task) -> BatchApp:
     app = BatchApp(config)
     app.attach(task.prefix + "inputs", lambda _: MisbehavingProcessor(app), table=TABLE)
     return app
+
+
+def misbehaving(servers: str, prefix: str, folder: Path, **limits: float) -> Process:
+    """Start the app in a process of its own, with a log and stores in `folder`."""
+    task = Task(servers=servers, prefix=prefix, folder=str(folder / "stores"), **limits)
+    return Process(["tests.faustkit.misbehaving", msgspec.json.encode(task).decode()], folder / "misbehaving.log")
 
 
 async def main(task: Task) -> int:

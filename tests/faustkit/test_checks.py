@@ -6,15 +6,14 @@ import asyncio
 import uuid
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from stream_app.broker import EmbeddedBroker
 from stream_app.errors import TopicMismatchError
 from stream_app.faustkit.checks import check_topics, refuse_recreated, topic_problems
 from tests.faustkit.counting import TABLE
-from tests.faustkit.misbehaving import Task
-from tests.faustkit.stage import Process, Stage
+from tests.faustkit.misbehaving import misbehaving
+from tests.faustkit.stage import Stage
 from tests.support import create_topics, delete_topics, read_all, unique_topics
 
 CHANGELOGS = {"in": "log"}
@@ -82,9 +81,7 @@ def test_an_app_whose_topics_do_not_fit_refuses_to_start(
 ) -> None:
     servers = broker.bootstrap_servers
     asyncio.run(create_topics(servers, {topic_prefix + name: number for name, number in topics.items()}))
-    task = Task(servers=servers, prefix=topic_prefix, folder=str(tmp_path / "stores"))
-    arguments = ["tests.faustkit.misbehaving", msgspec.json.encode(task).decode()]
-    with Process(arguments, tmp_path / "log") as process:
+    with misbehaving(servers, topic_prefix, tmp_path) as process:
         assert process.wait() == 1
         assert f"sliceflow: {reason.format(prefix=topic_prefix)} To mend it: create what is missing" in process.text()
         assert "ready" not in process.text()
@@ -101,7 +98,8 @@ def stage(broker: EmbeddedBroker, topic_prefix: str, tmp_path: Path) -> Stage:
 @pytest.mark.parametrize("name", ["inputs", f"{TABLE}-changelog"])
 def test_a_topic_that_is_deleted_while_it_is_read_ends_the_process(stage: Stage, name: str) -> None:
     stage.send(20)
-    with stage.worker() as worker:
+    with misbehaving(stage.servers, stage.prefix, stage.folder, stalled_s=20.0) as worker:
+        worker.wait_for("ready")
         stage.wait_committed()
         asyncio.run(delete_topics(stage.servers, [stage.prefix + name]))
         assert worker.wait() == 1
@@ -112,6 +110,7 @@ def test_a_topic_that_is_deleted_while_it_is_read_ends_the_process(stage: Stage,
 def test_a_topic_that_is_created_anew_while_it_is_read_ends_the_process(stage: Stage) -> None:
     stage.send(20)
     with stage.worker() as worker:
+        worker.wait_for("ready")
         stage.wait_committed()
         inputs = stage.prefix + "inputs"
         asyncio.run(delete_topics(stage.servers, [inputs]))

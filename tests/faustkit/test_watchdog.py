@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 from hypothesis import given
@@ -16,8 +15,8 @@ from hypothesis import strategies as st
 
 from stream_app.broker import EmbeddedBroker
 from stream_app.faustkit.watchdog import MISSING_S, PartitionProgress, Progress, Pulse, StallJudge
-from tests.faustkit.misbehaving import Task
-from tests.faustkit.stage import Process, Stage
+from tests.faustkit.misbehaving import misbehaving
+from tests.faustkit.stage import Stage
 from tests.support import wait_until
 
 STALLED_S = 100.0
@@ -179,13 +178,6 @@ def stage(broker: EmbeddedBroker, topic_prefix: str, tmp_path: Path) -> Stage:
     return Stage(broker.bootstrap_servers, topic_prefix, tmp_path, num_partitions=1)
 
 
-def misbehaving(stage: Stage, **limits: float) -> Process:
-    """A process that does what its events say."""
-    task = Task(servers=stage.servers, prefix=stage.prefix, folder=str(stage.folder / "stores"), **limits)
-    arguments = ["tests.faustkit.misbehaving", msgspec.json.encode(task).decode()]
-    return Process(arguments, stage.folder / "misbehaving.log")
-
-
 @pytest.mark.kafka
 @pytest.mark.parametrize(
     ("misdeed", "limits", "reason", "details"),
@@ -222,7 +214,7 @@ def misbehaving(stage: Stage, **limits: float) -> Process:
 def test_a_process_that_stands_still_is_ended(
     stage: Stage, misdeed: str, limits: dict[str, float], reason: str, details: str
 ) -> None:
-    with misbehaving(stage, **limits) as process:
+    with misbehaving(stage.servers, stage.prefix, stage.folder, **limits) as process:
         process.wait_for("ready")
         stage.send(1, value=misdeed.encode())
         assert process.wait() == 1
@@ -232,7 +224,7 @@ def test_a_process_that_stands_still_is_ended(
 
 @pytest.mark.kafka
 def test_a_blocked_log_does_not_keep_a_process_alive(stage: Stage) -> None:
-    with misbehaving(stage, loop_blocked_s=5.0) as process:
+    with misbehaving(stage.servers, stage.prefix, stage.folder, loop_blocked_s=5.0) as process:
         process.wait_for("ready")
         stage.send(1, value=b"block_the_log")
         assert process.wait() == 1
@@ -240,7 +232,7 @@ def test_a_blocked_log_does_not_keep_a_process_alive(stage: Stage) -> None:
 
 @pytest.mark.kafka
 def test_a_dead_fetcher_is_noticed_when_there_is_input(stage: Stage) -> None:
-    with misbehaving(stage, stalled_s=5.0) as process:
+    with misbehaving(stage.servers, stage.prefix, stage.folder, stalled_s=5.0) as process:
         process.wait_for("ready")
         stage.send(1, value=b"stop_fetching")
         stage.wait_committed()
@@ -252,7 +244,7 @@ def test_a_dead_fetcher_is_noticed_when_there_is_input(stage: Stage) -> None:
 
 @pytest.mark.kafka
 def test_a_wait_on_purpose_goes_on_while_what_is_waited_for_moves(stage: Stage) -> None:
-    with misbehaving(stage, stalled_s=4.0) as process:
+    with misbehaving(stage.servers, stage.prefix, stage.folder, stalled_s=4.0) as process:
         process.wait_for("ready")
         stage.send(1, value=b"end_late")
         stage.wait_committed()
@@ -262,7 +254,7 @@ def test_a_wait_on_purpose_goes_on_while_what_is_waited_for_moves(stage: Stage) 
 @pytest.mark.kafka
 def test_slow_and_idle_partitions_are_left_alone(broker: EmbeddedBroker, topic_prefix: str, tmp_path: Path) -> None:
     stage = Stage(broker.bootstrap_servers, topic_prefix, tmp_path)
-    with misbehaving(stage, stalled_s=4.0) as process:
+    with misbehaving(stage.servers, stage.prefix, stage.folder, stalled_s=4.0) as process:
         process.wait_for("ready")
         # The commit of the transaction takes an offset that is never given to anybody.
         asyncio.run(_send_in_transaction(stage, partition=0))
@@ -288,12 +280,13 @@ def test_a_process_that_was_paused_for_a_session_writes_no_more(
     broker: EmbeddedBroker, topic_prefix: str, tmp_path: Path
 ) -> None:
     stage = Stage(broker.bootstrap_servers, topic_prefix, tmp_path)
-    with stage.worker("paused", delay_s=0.05) as paused, stage.worker("other", delay_s=0.05) as other:
+    with stage.worker("paused", delay_s=0.2) as paused, stage.worker("other", delay_s=0.2) as other:
         paused.wait_for("ready")
         other.wait_for("ready")
         stage.send(2000)
         stage.wait_told(100)
         paused.pause()
+        stage.send(100)
         stage.wait_committed()  # which the other one can do only when it has all partitions
         paused.wake()
         assert paused.wait() == 1

@@ -24,7 +24,7 @@ from tests.bench.sequence.contenders import Contender
 from tests.bench.sequence.figures import Planned, Round
 from tests.bench.sequence.job import NUM_PARTITIONS, Task
 from tests.bench.sequence.load import PLAIN, input_topic
-from tests.bench.sequence.topics import TopicStalledError, num_records, read_topic, remove_topics
+from tests.bench.sequence.topics import TopicStalledError, make_topic, num_records, read_topic, remove_topics
 from tests.bench.sequence.verify import (
     Expected,
     Published,
@@ -37,7 +37,6 @@ from tests.bench.sequence.verify import (
     told,
 )
 from tests.bench.stack import peak_memory_mib
-from tests.support import create_topics
 
 POLL_S: Final = 0.05
 """Between two looks at the committed offsets: 0.5 % of the shortest round, and 1 % of a core."""
@@ -133,9 +132,9 @@ async def _fresh(stage: Stage, planned: Planned) -> AsyncIterator[Task]:
             num_events=planned.load.num_events,
             variant=planned.cell.variant,
         )
-        await create_topics(stage.servers, {task.output_topic: NUM_PARTITIONS}, OUTPUT_CONFIG)
+        await make_topic(stage.servers, stage.admin, task.output_topic, OUTPUT_CONFIG)
         if contender.state_topic(task) and not contender.makes_state_topic:
-            await create_topics(stage.servers, {contender.state_topic(task): NUM_PARTITIONS}, STATE_CONFIG)
+            await make_topic(stage.servers, stage.admin, contender.state_topic(task), STATE_CONFIG)
         yield task
 
 
@@ -171,7 +170,7 @@ class _Watch:
         self._process = process
         self._output = output
         self._cpu_before: tuple[float | None, float | None] | None = None
-        self._looked_s = 0.0
+        self._looked_s = time.monotonic()
         self._progress = -1
         self._progress_s = time.monotonic()
 

@@ -88,6 +88,7 @@ def build(task: Task) -> BatchApp:
         app_id=task.group,
         connection={"bootstrap_servers": [task.servers]},
         store_folder=Path(task.folder),
+        commit_interval_s=task.commit_s,
         changelog_prefix=task.state_topic.removesuffix(f"{TABLE}-changelog"),
     )
     app = BatchApp(config)

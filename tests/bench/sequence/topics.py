@@ -1,13 +1,17 @@
-"""Reading whole topics fast, and removing them."""
+"""Making topics, reading them whole and fast, and removing them."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+
+from tests.bench.sequence.job import NUM_PARTITIONS
+from tests.support import POLL_S, create_topics
 
 FETCH_BYTES: Final = 16 * 1024 * 1024
 """Bytes asked of a partition at once: few and large fetches."""
@@ -72,6 +76,25 @@ async def _numbers(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
     if not numbers:
         raise TopicStalledError(f"The topic {topic} does not exist.")
     return numbers
+
+
+async def make_topic(servers: str, admin: AIOKafkaAdminClient, topic: str, config: Mapping[str, str]) -> None:
+    """Create a topic and wait until every partition has a leader: Kafka says that it is there a little before.
+
+    Raises:
+        TopicStalledError: It is not there after a while.
+    """
+    await create_topics(servers, {topic: NUM_PARTITIONS}, config)
+    give_up_s = time.monotonic() + STALLED_S
+    while not _has_leaders((await admin.describe_topics([topic]))[0]):
+        if time.monotonic() > give_up_s:
+            raise TopicStalledError(f"The topic {topic} has no leaders {STALLED_S:.0f} s after it was made.")
+        await asyncio.sleep(POLL_S)
+
+
+def _has_leaders(described: Mapping[str, Any]) -> bool:
+    partitions = described["partitions"]
+    return len(partitions) == NUM_PARTITIONS and all(one["leader"] >= 0 for one in partitions)
 
 
 async def remove_topics(admin: AIOKafkaAdminClient, part_of_name: str) -> None:

@@ -21,8 +21,8 @@ from bytewax.dataflow import Dataflow
 from bytewax.operators import StatefulBatchLogic
 from bytewax.run import cli_main
 
-from tests.bench.sequence.job import Event, Output, Task
-from tests.bench.sequence.peers.common import NO_EVENTS, add_item, say_first, task_of_arguments
+from tests.bench.sequence.job import HISTORY_EVENTS, Event, Output, Task
+from tests.bench.sequence.peers.common import say_first, task_of_arguments
 
 BATCH_RECORDS: Final = 10_000
 """Taken from a partition at once. The sink waits for the acknowledgements of each batch, so few of them are better."""
@@ -39,14 +39,18 @@ SINK: Final = {
 """librdkafka gathers up to 1 MB (its `batch.size`); the end of a flow's batch sends what is gathered at once."""
 
 
-class UserLogic(StatefulBatchLogic[bytes, bytes, bytes]):  # type: ignore[misc]
+State = tuple[int, list[str]]
+"""Number of events and last items of a user, oldest first."""
+
+
+class UserLogic(StatefulBatchLogic[bytes, bytes, State]):  # type: ignore[misc]
     """State of one user, and what its events lead to."""
 
     decode = msgspec.json.Decoder(Event).decode
     encode = msgspec.json.Encoder().encode
 
-    def __init__(self, state: bytes, is_each: bool) -> None:
-        self._state = state
+    def __init__(self, state: State | None, is_each: bool) -> None:
+        self._count, self._items = state or (0, [])
         self._is_each = is_each
 
     def on_batch(self, values: list[bytes]) -> tuple[Iterable[bytes], bool]:
@@ -54,13 +58,16 @@ class UserLogic(StatefulBatchLogic[bytes, bytes, bytes]):  # type: ignore[misc]
         outputs = []
         for value in values:
             event = self.decode(value)
-            self._state, count, oldest = add_item(self._state, event.item_id)
-            outputs.append(self.encode(Output(event.user_id, count, event.item_id, oldest)))
+            if self._count >= HISTORY_EVENTS:
+                del self._items[0]
+            self._items.append(event.item_id)
+            self._count += 1
+            outputs.append(self.encode(Output(event.user_id, self._count, event.item_id, self._items[0])))
         return outputs if self._is_each else outputs[-1:], False
 
-    def snapshot(self) -> bytes:
+    def snapshot(self) -> State:
         """The state, for Bytewax's recovery."""
-        return self._state
+        return self._count, self._items.copy()
 
 
 def keyed_values() -> Callable[[list[KafkaSourceMessage[bytes, bytes]]], Iterator[tuple[str, bytes]]]:
@@ -83,7 +90,7 @@ def build(task: Task) -> Dataflow:
     source = KafkaSource([task.servers], [task.input_topic], tail=False, batch_size=BATCH_RECORDS)
     events = op.flat_map_batch("keyed", op.input("events", flow, source), keyed_values())
     is_each = task.variant == "each"
-    told = op.stateful_batch("histories", events, lambda state: UserLogic(state or NO_EVENTS, is_each))
+    told = op.stateful_batch("histories", events, lambda state: UserLogic(state, is_each))
     messages = op.flat_map_batch(
         "messages", told, lambda batch: (KafkaSinkMessage(user.encode(), value) for user, value in batch)
     )
