@@ -102,10 +102,9 @@ def _without_rounding(expected: RecordedList, found: RecordedList, tolerance: fl
     ]
     if len(items) == len(scores) == len({item.item_id for item in items} & scores.keys()):
         places = {item.item_id: place for place, item in enumerate(expected.items)}
-        far = [
-            one for one, other in zip(items, expected.items, strict=True) if abs(one.score - other.score) > tolerance
-        ]
-        items = items if far else sorted(items, key=lambda item: places[item.item_id])
+        steps = (abs(one.score - other.score) for one, other in zip(items, expected.items, strict=True))
+        if all(step <= tolerance for step in steps):
+            items.sort(key=lambda item: places[item.item_id])
     return msgspec.structs.replace(found, items=items)
 
 

@@ -77,6 +77,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     candidates: Annotated[Count, Meta(description="candidates taken from each source", le=1000)] = 50
     store_memory_mb: Annotated[Count, Meta(description="memory of all RocksDB stores of one process")] = 128
     session_timeout_s: Annotated[Seconds, Meta(description="how long Kafka waits for a silent worker")] = 10.0
+    num_standbys: Annotated[
+        int, Meta(ge=0, le=8, description="other workers of a role that keep a copy of each partition's state")
+    ] = 0
 
     @property
     def epoch_ms(self) -> int:

@@ -10,6 +10,11 @@ import pytest
 from stream_app.broker import EmbeddedBroker
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of our own."""
+    parser.addoption("--update-golden", action="store_true", help="write the files in tests/golden anew")
+
+
 @pytest.fixture(scope="session")
 def broker() -> Iterator[EmbeddedBroker]:
     """A running broker, shared by all tests of the session; its data goes with it."""

@@ -223,8 +223,8 @@ class ChangelogReader:
             known = await self._consumer._client._wait_on_metadata(self._changelog)
         except UnknownTopicOrPartitionError as error:
             raise RecoveryError(
-                f"The changelog {self._changelog} does not exist. To mend it: create it with as many partitions as the "
-                "input of its table."
+                f"The changelog topic {self._changelog} is missing. To mend it: create it with as many partitions as "
+                "the input of its table."
             ) from error
         if strange := sorted(set(self._stores) - known):
             raise RecoveryError(

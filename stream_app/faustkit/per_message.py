@@ -8,7 +8,8 @@ acknowledges an event whenever its agent lets go of it, also by an exception. He
 - An exception in an agent, a record that cannot be decoded, and a record of the agent's that Kafka does not
   acknowledge end the process. Nothing that they concern is committed, and no payload is logged. An agent that is to
   go on after bad data reads raw bytes (``value_serializer="raw"``) and judges them itself.
-- What an agent sends with ``await topic.send(...)`` is acknowledged before its event is committed.
+- What an agent sends with ``await topic.send(...)`` is acknowledged before its event is committed. While Kafka takes
+  no records, nothing is committed.
 - When partitions are given away or the process is stopped, the events in work are finished and committed, and those
   that wait are left to the next owner.
 

@@ -26,6 +26,12 @@ POSITION_BYTES = 8
 """Length of the source position at the front of an envelope."""
 
 
+WRITE_BUFFERS_PER_BUDGET = 8
+"""A store's newest values go to a file when they take this part of the budget: four stores use half of it."""
+
+MIN_WRITE_BUFFER_BYTES = 1024 * 1024
+"""Below this a store would write many small files."""
+
 MEMTABLE_FILTER_RATIO = 0.1
 """Part of a write buffer that its filter takes."""
 
@@ -58,6 +64,7 @@ class StoreMemory:
 
     def __init__(self, limit_bytes: int) -> None:
         self.cache = Cache(limit_bytes)
+        self.write_buffer_bytes = max(MIN_WRITE_BUFFER_BYTES, limit_bytes // WRITE_BUFFERS_PER_BUDGET)
         self.write_buffers = WriteBufferManager.new_write_buffer_manager_with_cache(limit_bytes // 2, False, self.cache)
 
 
@@ -170,6 +177,7 @@ def _options(memory: StoreMemory) -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_write_buffer_manager(memory.write_buffers)
+    options.set_write_buffer_size(memory.write_buffer_bytes)
     options.set_max_background_jobs(2)
     options.set_keep_log_file_num(2)
     # Most keys asked for are either not there yet or in a file: a filter spares the search among the newest.

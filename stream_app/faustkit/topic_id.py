@@ -11,7 +11,7 @@ import uuid
 from io import BytesIO
 from typing import Any
 
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import KafkaError, KafkaTimeoutError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
 
@@ -127,14 +127,21 @@ async def topic_id(client: Any, topic: str) -> uuid.UUID | None:
     Raises:
         KafkaError: The topic is not there, or Kafka does not answer.
     """
-    async with asyncio.timeout(client._request_timeout_ms / 1000):
-        while True:
-            try:
-                return await _ask(client, topic)
-            except KafkaError as error:
-                if not error.retriable:
-                    raise
-            await asyncio.sleep(RETRY_S)
+    try:
+        async with asyncio.timeout(client._request_timeout_ms / 1000):
+            return await _ask_until_known(client, topic)
+    except TimeoutError as error:
+        raise KafkaTimeoutError(f"the topic {topic} is missing") from error
+
+
+async def _ask_until_known(client: Any, topic: str) -> uuid.UUID | None:
+    while True:
+        try:
+            return await _ask(client, topic)
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+        await asyncio.sleep(RETRY_S)
 
 
 async def _ask(client: Any, topic: str) -> uuid.UUID | None:

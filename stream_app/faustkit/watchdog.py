@@ -59,8 +59,8 @@ class Limits:
         loop_blocked_s: How long the app's event loop may be blocked. The longest work that is rightly done on it is a
             processor's reading of its whole store at an assignment: about a million values a second.
         stalled_s: How long a partition's committed offset may stay where it is while fetched input waits, and its
-            position while input waits to be fetched. Longer than a rebalance may take (60 s), and than a processor may
-            wait on purpose without calling `Watchdog.note_progress`.
+            position while input waits to be fetched. Longer than a rebalance may take (60 s), than the time between
+            two commits, and than a processor may wait on purpose without calling `Watchdog.note_progress`.
         interpreter_blocked_s: How long Python's interpreter lock may be held. Then the process ends without a reason
             but the stacks of all threads, so this is longer than pauses that are to be explained.
     """

@@ -60,6 +60,7 @@ def _app_config(settings: Settings, role: str, instance: int) -> AppConfig:
         instance_id=f"{socket.gethostname()}-{role}-{instance}",
         store_memory_bytes=settings.store_memory_mb * 1024 * 1024,
         session_timeout_s=settings.session_timeout_s,
+        num_standbys=settings.num_standbys,
         gather_ms=GATHER_MS.get(role, 0),
         changelog_prefix=settings.prefix,
     )

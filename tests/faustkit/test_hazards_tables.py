@@ -150,6 +150,24 @@ def test_stock_waits_for_ever_for_a_mark_at_the_tail(stage: Stage) -> None:
 
 
 @kafka
+def test_a_damaged_store_is_rebuilt(stage: Stage) -> None:
+    """Ours; what stock Faust makes of one: `test_hazards_stores`."""
+    stage.send(20)
+    with start_ours(stage) as process:
+        stage.wait_committed()
+        assert process.terminate() == 0
+    folder = stage.folder / "w" / TABLE / "0"
+    path = max(folder.glob("*.sst"))
+    path.write_bytes(path.read_bytes()[:-1])
+    stage.send(20)
+    with start_ours(stage) as process:
+        stage.wait_committed()
+        assert process.terminate() == 0
+        assert "is damaged" in process.text()
+    stage.check("w")
+
+
+@kafka
 def test_a_full_disk_ends_the_process_and_the_next_one_goes_on(stage: Stage) -> None:
     """Ours: nothing that was not stored is committed, and opening the store anew mends it."""
     stage.send(60)

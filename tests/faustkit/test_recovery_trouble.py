@@ -190,7 +190,7 @@ def test_partitions_that_the_changelog_lacks_are_named(changelog: Changelog) -> 
 
 def test_a_changelog_that_is_not_there_is_named(changelog: Changelog, tmp_path: Path) -> None:
     connection = {"bootstrap_servers": [changelog.servers], "request_timeout_ms": 1000}
-    with pytest.raises(RecoveryError, match=r"The changelog no such topic! does not exist. To mend it: create it"):
+    with pytest.raises(RecoveryError, match=r"The changelog topic no such topic! is missing. To mend it: create it"):
         asyncio.run(recover(connection, "no such topic!", changelog.stores))
 
 

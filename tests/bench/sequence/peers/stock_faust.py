@@ -3,7 +3,7 @@
     python -m tests.bench.sequence.peers.stock_faust '{"servers": ..., "group": ..., ...}'
 
 Keys, values and states stay bytes, since Faust's JSON costs more. Faust can take batches of a stream, but no table may
-be written then; so there is no ``latest`` here.
+be written then; so there is no ``latest`` here. Its producer waits for all replicas, but cannot be made idempotent.
 """
 
 from __future__ import annotations

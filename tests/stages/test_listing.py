@@ -1,0 +1,95 @@
+"""Lists: to whom one is due, what it is made for, and that nobody's depends on others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+
+from stream_app.records import SliceVectorRecord
+from stream_app.stages.listing import (
+    MAX_SEARCH,
+    KnownItems,
+    ListRule,
+    by_epoch,
+    index_version,
+    make_list,
+    queries_of,
+    recommendation_id,
+    search_of,
+    take_vectors,
+)
+from stream_app.stages.profile import UserProfile
+from tests.stages.test_profile import vector
+from tests.stages.test_ranking import WEIGHTS_F, trend, vectors_of, view_of
+
+RULE = ListRule("events", "r1", WEIGHTS_F, list_items=3, candidates=5)
+ITEMS = KnownItems(index_version("r1", 9), lambda item_id: item_id != "i2", vectors_of)
+
+
+def vector_for(user_id: str, offset: int, items: list[str], *, fresh: bool = True) -> SliceVectorRecord:
+    """A slice vector of a user; slices are numbered by offset."""
+    return msgspec.structs.replace(vector(offset, items), user_id=user_id, fresh=fresh)
+
+
+def test_a_list_is_due_to_whoever_has_a_new_event_and_answers_the_last() -> None:
+    profiles: dict[str, UserProfile] = {}
+    records = [
+        vector_for("a", 1, ["i0"]),
+        vector_for("b", 2, ["i1"], fresh=False),
+        vector_for("c", 3, ["i1"]),
+        vector_for("a", 4, ["i3"]),
+        msgspec.structs.replace(vector_for("d", 5, ["i4"]), release="r0"),
+    ]
+    assert [(one.user_id, one.offset) for one in take_vectors(records, profiles, "r1")] == [("a", 4), ("c", 3)]
+    assert {user: (profile.seen, profile.answered) for user, profile in profiles.items()} == {
+        "a": (["i0", "i3"], 4),
+        "b": (["i1"], -1),
+        "c": (["i1"], 3),
+    }
+    assert take_vectors(records, profiles, "r1") == [], "the same once more asks for nothing"
+
+
+def test_lists_are_made_by_epoch_and_live_ones_last() -> None:
+    epochs = [7, None, 3, 7, 0]
+    asked = [msgspec.structs.replace(vector_for("a", n, []), join_epoch=epoch) for n, epoch in enumerate(epochs)]
+    groups = [(epoch, [one.offset for one in group]) for epoch, group in by_epoch(asked)]
+    assert groups == [(0, [4]), (3, [2]), (7, [0, 3]), (None, [1])]
+
+
+def test_what_a_user_gets_of_the_index_does_not_depend_on_the_others() -> None:
+    vector_bytes = np.array([1.0, 2.0], dtype="<f4").tobytes()
+    profiles = {
+        "few": UserProfile(seen=["i0"], user_vector=vector_bytes),
+        "many": UserProfile(seen=[f"s{n}" for n in range(2000)], user_vector=vector_bytes),
+    }
+    search = search_of(["few", "many"], profiles, 5)
+    assert (search.vectors_UD.shape, list(search.limits)) == ((2, 2), [6, MAX_SEARCH])
+    found = [f"i{n}" for n in range(MAX_SEARCH)]
+    queries = queries_of(search, profiles, [found, found])
+    assert [len(queries[user].from_index) for user in ("few", "many")] == [6, MAX_SEARCH]
+    assert queries["few"].seen == {"i0"}
+
+
+def test_a_list_says_what_it_was_made_from() -> None:
+    profile = UserProfile(seen=["i0"], user_vector=np.ones(8, dtype="<f4").tobytes())
+    search = search_of(["a"], {"a": profile}, RULE.candidates)
+    query = queries_of(search, {"a": profile}, [["i0", "i1", "i2"]])["a"]
+    record = vector_for("a", 4, ["i0"])
+    made = make_list(record, query, view_of(trend("i5", 2.0), trend("i2", 9.0)), ITEMS, RULE)
+    assert {item.item_id: item.sources for item in made.items} == {"i1": ["index"], "i5": ["popular_15m", "popular_1h"]}
+    assert (made.user_id, made.offset, made.epoch, made.release) == ("a", 4, 5, "r1")
+    assert made.index_version == "r1/9"
+    assert made.recommendation_id == recommendation_id(RULE, record, "r1/9", 5)
+
+
+@pytest.mark.parametrize("change", ["events", "release", "version", "epoch", "offset", "partition"])
+def test_an_id_names_everything_a_list_is_a_function_of(change: str) -> None:
+    record = vector_for("a", 4, [])
+    other = msgspec.structs.replace(record, **{change: 9}) if change in ("offset", "partition") else record
+    rule = replace(RULE, events="x") if change == "events" else RULE
+    rule = replace(rule, release="x") if change == "release" else rule
+    version, epoch = "r1/8" if change == "version" else "r1/9", 6 if change == "epoch" else 5
+    assert recommendation_id(rule, other, version, epoch) != recommendation_id(RULE, record, "r1/9", 5)
