@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "send": "Send one event.",
         "replay": "Send an event log with its own times, and wait for the lists.",
         "recommend": "Show the current list of a user.",
+        "inspect": "Show why a user's list is as it is.",
         "tail": "Follow the lists as they are published.",
         "config": "Show all settings, with their values and meaning.",
     }

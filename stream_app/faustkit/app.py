@@ -128,8 +128,9 @@ class BatchApp(faust.App):
             async for event in stream.events():
                 # A run fetched before a rebalance may come late. Runs between it and the committed offset were
                 # forgotten, so taking it would skip them.
-                if event.message.generation_id == self.consumer_generation_id:
-                    await self._lane(binding, event.value.partition).put(event.value)
+                lane = binding.lanes.get(event.value.partition)
+                if lane is not None and event.message.generation_id == self.consumer_generation_id:
+                    lane.put(event.value)
 
         self.agent(self.topic(topic, schema=RunSchema()), name=f"agent-{topic}", concurrency=1)(agent)
 
@@ -200,11 +201,15 @@ class BatchApp(faust.App):
                 await self.outbox.publish(opening, writers[partition])
             binding.states[partition] = self._new_state(binding, store, writers[partition])
             binding.processors[partition] = processor
+            binding.lanes[partition] = self._new_lane(binding, TP(binding.topic, partition))
 
-    def _lane(self, binding: _Binding, partition: int) -> Lane:
-        if partition not in binding.lanes:
-            binding.lanes[partition] = Lane(lambda run: self._handle(binding, run), self.config.max_run_records)
-        return binding.lanes[partition]
+    def _new_lane(self, binding: _Binding, tp: TP) -> Lane:
+        return Lane(
+            lambda run: self._handle(binding, run),
+            on_full=lambda: self._batch_consumer.hold(tp),
+            on_room=lambda: self._batch_consumer.release(tp),
+            max_run_records=self.config.max_run_records,
+        )
 
     async def finish_runs(self) -> None:
         """Wait for the runs in work, forget those that wait, and keep what the finished ones changed."""
@@ -220,6 +225,7 @@ class BatchApp(faust.App):
             if binding.standby is not None:
                 await binding.standby.stop()
                 binding.standby = None
+            binding.lanes.clear()
             binding.processors.clear()
             binding.states.clear()
             binding.table.stores.close_all()

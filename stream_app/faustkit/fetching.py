@@ -41,6 +41,8 @@ class RunConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         """Connect, and take over how fetched bytes become records."""
         await super().start()
         fetcher: Fetcher = self._fetcher
+        # A partition of which nothing is taken for a while must not hold up the fetches of the others.
+        fetcher._prefetch_backoff = 0.0
         process = fetcher._proc_fetch_request
 
         async def process_as_runs(*args: Any) -> Any:
@@ -52,6 +54,11 @@ class RunConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             return has_new_data
 
         fetcher._proc_fetch_request = process_as_runs
+
+    def wake(self) -> None:
+        """Let whoever waits in `getmany` look again; to be called in the event loop of this consumer."""
+        for waiter in self._fetcher._fetch_waiters:
+            self._fetcher._notify(waiter)
 
     def _as_runs(self, result: FetchResult) -> None:
         if type(result._partition_records) is PartitionRecords:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
 from itertools import zip_longest
 from typing import Any, cast
 
@@ -100,6 +102,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             except KafkaError as error:
                 log.warning("Kafka does not say where the input ends: %r", error)
 
+    def wake(self) -> None:
+        """Let the fetch that waits look again at what it may take; may be called from any thread."""
+        self.thread_loop.call_soon_threadsafe(self._ensure_consumer().wake)
+
     def _create_worker_consumer(self, transport: Any) -> RunConsumer:
         self._assignor = self.app.assignor
         config = transport.app.config
@@ -151,6 +157,8 @@ class BatchConsumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._next_offsets: dict[TP, int] = {}
+        self._held: set[TP] = set()
+        self._is_released = asyncio.Event()
         self._delivered: dict[TP, Delivered] = {}
         self._fetched: dict[TP, int] = {}
         self._acknowledged: dict[TP, int] = {}
@@ -167,6 +175,28 @@ class BatchConsumer(driver.Consumer):
         """Finish the runs in work, then commit; runs that only wait are left to the partition's next owner."""
         await self.app.finish_runs()
         await super().wait_empty()
+
+    def hold(self, tp: TP) -> None:
+        """Take nothing more of this partition for now."""
+        self._held.add(tp)
+        self.pause_partitions([tp])
+
+    def release(self, tp: TP) -> None:
+        """Take from this partition again, at once."""
+        if tp in self._held:
+            self._held.discard(tp)
+            self.resume_partitions([tp])
+            self._is_released.set()
+            self._thread.wake()
+
+    async def _wait_next_records(self, timeout: float) -> Any:
+        # Faust sleeps for a second when there is nothing to ask for.
+        if self.flow_active and self._held and not self._get_active_partitions():
+            self._is_released.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_released.wait(), timeout)
+            return {}, None
+        return await super()._wait_next_records(timeout)
 
     def done_up_to(self, tp: TP, next_offset: int) -> None:
         """Everything that the inputs before `next_offset` caused is acknowledged and kept; they may be committed."""
@@ -189,7 +219,8 @@ class BatchConsumer(driver.Consumer):
         for tp, message in self._deliveries(records):
             if not self._is_current(generation_id):
                 return
-            if active is None or tp in active or tp in self._buffered_partitions:
+            # What was taken of a partition before it was held has to be handed on: it is not fetched again.
+            if active is None or tp in active or tp in self._held:
                 if not self.app.is_batch_topic(tp.topic):
                     self._delivered.setdefault(tp, Delivered()).deliver(message.offset)
                 yield tp, message
@@ -232,6 +263,7 @@ class BatchConsumer(driver.Consumer):
         for tp in revoked:
             self._count_acknowledged(tp)  # Faust drops what it noted, and only then commits for the last time.
         await super().on_partitions_revoked(revoked)
+        self._held.clear()
         for tp in revoked:
             self._next_offsets.pop(tp, None)
             self._delivered.pop(tp, None)
@@ -269,7 +301,8 @@ class BatchConsumer(driver.Consumer):
         # In this order: offsets that are read later are never below those that were read before.
         committed, fetched = self._acknowledged.get(tp, -1), self._fetched.get(tp, -1)
         position = state._position
-        return PartitionProgress(tp.topic, tp.partition, committed, fetched, position, self._thread.ends.get(tp, -1))
+        end = self._thread.ends.get(tp, -1)
+        return PartitionProgress(tp.topic, tp.partition, committed, fetched, position, end, is_held=tp in self._held)
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         for tp in [*self._next_offsets, *self._delivered]:

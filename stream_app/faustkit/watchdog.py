@@ -81,6 +81,7 @@ class PartitionProgress:
         fetched: The end of what was fetched and has to be committed; -1 for nothing since the assignment.
         position: Where the next fetch begins; None while that is being found out.
         end: The partition's end, when it was last asked for; -1 where it is not known.
+        is_held: Whether nothing more is fetched on purpose, since enough of it waits.
     """
 
     topic: str
@@ -89,6 +90,7 @@ class PartitionProgress:
     fetched: int
     position: int | None
     end: int
+    is_held: bool = False
 
     def __str__(self) -> str:
         return f"{self.topic}[{self.partition}]"
@@ -100,8 +102,8 @@ class PartitionProgress:
 
     @property
     def has_input(self) -> bool:
-        """Whether there is something to fetch."""
-        return self.end > (self.position or 0)
+        """Whether there is something to fetch, and nothing against it."""
+        return not self.is_held and self.end > (self.position or 0)
 
 
 @dataclass(frozen=True)

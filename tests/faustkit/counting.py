@@ -44,7 +44,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     `die_at` is one of ``before_outputs``, ``before_changelog``, ``before_store``, ``before_commit``; the process
     kills itself there in its `die_in_run`-th run. With a `gate` it says ``at the gate`` at each assignment, and opens
-    its stores only once there is a file of that name.
+    its stores only once there is a file of that name. Runs of the `held_partition` wait until there is a file
+    `held_until`.
     """
 
     servers: str
@@ -60,6 +61,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout_ms: int = 40_000
     num_standbys: int = 0
     gate: str = ""
+    held_partition: int = -1
+    held_until: str = ""
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +97,8 @@ class CountingProcessor:
     async def process(self, run: Run, values: Values) -> Effects:
         """Count each event that the count of its key does not reflect yet."""
         await asyncio.sleep(self._task.delay_s)
+        while run.partition == self._task.held_partition and not Path(self._task.held_until).exists():
+            await asyncio.sleep(POLL_S)
         keys = [key or b"" for key in run.keys]
         kept = dict(zip(keys, values.get_many(keys), strict=True))
         counts = {key: (stored.position, int(stored.payload)) if stored else (-1, 0) for key, stored in kept.items()}

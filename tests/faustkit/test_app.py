@@ -100,6 +100,21 @@ def test_a_send_that_fails_ends_the_process_and_nothing_is_committed(stage: Stag
     assert [record for record in stage.read("counts-changelog") if record.key != OWNER_KEY] == []
 
 
+def test_a_partition_that_waits_holds_up_no_other(stage: Stage, tmp_path: Path) -> None:
+    opened = tmp_path / "opened"
+    with stage.worker(held_partition=0, held_until=str(opened)) as worker:
+        worker.wait_for("ready")
+        # Many times what a lane takes, and in many fetches, so that the waiting partition has long been full.
+        for part in range(1, 11):
+            stage.send(400)
+            stage.wait_told(200 * part)
+        assert {told.partition for told in stage.told()} == {1}
+        opened.touch()
+        stage.wait_committed()
+        assert worker.terminate() == 0
+    stage.check("w")
+
+
 def test_workers_share_and_hand_over(broker: EmbeddedBroker, topic_prefix: str, tmp_path: Path) -> None:
     stage = Stage(broker.bootstrap_servers, topic_prefix, tmp_path, num_partitions=4)
     stage.send(200)

@@ -39,6 +39,12 @@ class Handler:
         await self.gate.acquire()
 
 
+def new_lane(handler: Handler, told: list[str] | None = None) -> Lane:
+    """A lane that notes in `told` when it is full and when it has room again."""
+    notes = [] if told is None else told
+    return Lane(handler, on_full=lambda: notes.append("full"), on_room=lambda: notes.append("room"))
+
+
 async def settle() -> None:
     """Let every task that can run do so."""
     for _ in range(20):
@@ -48,9 +54,9 @@ async def settle() -> None:
 def test_what_came_in_meanwhile_is_one_run_in_order() -> None:
     async def scenario() -> list[Run]:
         handler = Handler()
-        lane = Lane(handler)
+        lane = new_lane(handler)
         for offset in range(5):
-            await lane.put(run_at(offset))
+            lane.put(run_at(offset))
             await settle()
         handler.gate.release()
         await settle()
@@ -64,11 +70,11 @@ def test_what_came_in_meanwhile_is_one_run_in_order() -> None:
 def test_a_run_is_never_merged_beyond_its_bound() -> None:
     async def scenario() -> list[int]:
         handler = Handler()
-        lane = Lane(handler)
-        await lane.put(run_at(0))
+        lane = new_lane(handler)
+        lane.put(run_at(0))
         await settle()
-        await lane.put(run_at(1, MAX_RUN_RECORDS - 1))
-        await lane.put(run_at(MAX_RUN_RECORDS, 2))
+        lane.put(run_at(1, MAX_RUN_RECORDS - 1))
+        lane.put(run_at(MAX_RUN_RECORDS, 2))
         for _ in range(2):
             handler.gate.release()
             await settle()
@@ -77,30 +83,37 @@ def test_a_run_is_never_merged_beyond_its_bound() -> None:
     assert asyncio.run(scenario()) == [1, MAX_RUN_RECORDS - 1, 2]
 
 
-def test_a_full_lane_makes_its_feeder_wait() -> None:
-    async def scenario() -> tuple[bool, bool]:
+def test_a_full_lane_says_so_once_and_again_when_little_is_left() -> None:
+    async def scenario() -> list[list[str]]:
         handler = Handler()
-        lane = Lane(handler)
-        await lane.put(run_at(0))
+        told: list[str] = []
+        lane = new_lane(handler, told)
+        lane.put(run_at(0))
         await settle()
-        await lane.put(run_at(1, MAX_WAITING + 1))
-        feeder = asyncio.create_task(lane.put(run_at(MAX_WAITING + 2)))
-        await settle()
-        waited = not feeder.done()
-        handler.gate.release()
-        await settle()
-        return waited, feeder.done()
+        seen = []
+        for number in range(MAX_WAITING_RUNS + 1):
+            lane.put(run_at(1 + number * MAX_RUN_RECORDS, MAX_RUN_RECORDS))
+            seen.append(list(told))
+        lane.put(run_at(1 + (MAX_WAITING_RUNS + 1) * MAX_RUN_RECORDS, MAX_RUN_RECORDS))  # was on its way already
+        for _ in range(4):
+            handler.gate.release()
+            await settle()
+            seen.append(list(told))
+        assert sum(map(len, handler.runs)) == 1 + 4 * MAX_RUN_RECORDS
+        return seen
 
-    assert asyncio.run(scenario()) == (True, True)
+    full, room = ["full"], ["full", "room"]
+    # Four full runs wait when the first of seven steps is done; with one of them left there is room.
+    assert asyncio.run(scenario()) == [[], [], full, full, full, room, room]
 
 
 def test_closing_finishes_the_run_in_work_and_forgets_the_rest() -> None:
     async def scenario() -> list[list[int]]:
         handler = Handler()
-        lane = Lane(handler)
-        await lane.put(run_at(0))
+        lane = new_lane(handler)
+        lane.put(run_at(0))
         await settle()
-        await lane.put(run_at(1))
+        lane.put(run_at(1))
         closing = asyncio.create_task(lane.close())
         await settle()
         assert not closing.done()
@@ -115,8 +128,8 @@ def test_a_run_that_does_not_end_is_broken_off(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(lanes, "FINISH_S", 0.01)
 
     async def scenario() -> bool:
-        lane = Lane(Handler())
-        await lane.put(run_at(0))
+        lane = new_lane(Handler())
+        lane.put(run_at(0))
         await settle()
         await lane.close()
         return True
@@ -124,22 +137,20 @@ def test_a_run_that_does_not_end_is_broken_off(monkeypatch: pytest.MonkeyPatch) 
     assert asyncio.run(scenario())
 
 
-def test_a_feeder_that_waited_while_the_lane_was_closed_leaves_its_run() -> None:
+def test_a_closed_lane_takes_nothing_more() -> None:
     async def scenario() -> list[list[int]]:
         handler = Handler()
-        lane = Lane(handler)
-        await lane.put(run_at(0))
+        told: list[str] = []
+        lane = new_lane(handler, told)
+        lane.put(run_at(0))
         await settle()
-        await lane.put(run_at(1, MAX_WAITING + 1))
-        feeder = asyncio.create_task(lane.put(run_at(MAX_WAITING + 2)))
-        await settle()
+        lane.put(run_at(1, MAX_WAITING + 1))
         handler.gate.release()
         await lane.close()
-        await feeder
+        lane.put(run_at(MAX_WAITING + 2))
         await settle()
-        await lane.put(run_at(1))
-        await settle()
+        assert told == ["full"]
         return [list(run.offsets) for run in handler.runs]
 
     # The records from 1 on were forgotten: going on behind them would skip them.
-    assert asyncio.run(scenario()) == [[0], [1]]
+    assert asyncio.run(scenario()) == [[0]]

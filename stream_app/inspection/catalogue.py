@@ -1,0 +1,59 @@
+"""Availability and titles of items, from the records of the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from stream_app.records import Item
+from stream_app.replay.producer import item_record
+from stream_app.replay.readers import read_items
+
+_ITEM = msgspec.json.Decoder(Item)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What is known of items: `available` and titles by item id."""
+
+    available: dict[str, bool] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
+
+    def is_available(self, item_id: str) -> bool:
+        """Whether an item may be listed; items the catalogue does not know may."""
+        return self.available.get(item_id, True)
+
+
+def read_catalogue(records: Iterable[tuple[bytes | None, bytes | None]]) -> Catalogue:
+    """The catalogue after these records, keys and values, in order; the recommend role reads them alike.
+
+    A record that is no item changes nothing.
+    """
+    catalogue = Catalogue()
+    for key, value in records:
+        item_id = (key or b"").decode("utf-8", "replace")
+        if value is None:
+            catalogue.available[item_id] = False
+            continue
+        try:
+            item = _ITEM.decode(value)
+        except msgspec.MsgspecError:
+            continue
+        catalogue.available[item_id] = item.available
+        if item.title:
+            catalogue.titles[item_id] = item.title
+    return catalogue
+
+
+def file_records(path: Path) -> Iterator[tuple[bytes | None, bytes | None]]:
+    """The records that a catalogue file becomes.
+
+    Raises:
+        LogFormatError: The file cannot be read, or a line is no item.
+    """
+    for row in read_items(path):
+        record = item_record(row, 1, 0)
+        yield record.key, record.value

@@ -1,0 +1,199 @@
+"""How a list was chosen: every candidate with its sources, features and score, and what a rule kept out.
+
+Nothing is decided here: the stages are called as the recommend role calls them, and watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from encoders.contract import SliceEncoder
+from index.contract import ItemIndex
+from stream_app.inspection.vectors import EncodedUser
+from stream_app.records import RankedItem, Recommendation
+from stream_app.settings import Settings
+from stream_app.stages.listing import KnownItems, ListRule, index_version, make_list, queries_of, search_of
+from stream_app.stages.ranking import Candidates, Query, features, gather, rank
+from stream_app.stages.scoring import feature_names, half_life_name
+from stream_app.stages.trend_view import TrendView
+
+SEEN, UNAVAILABLE = "seen", "unavailable"
+"""Rules that keep an item out before it is scored."""
+
+
+class InspectedCandidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate; `features` are by name, and the score is the sum of each times the scorer's weight for it.
+
+    `is_listed` is false below the length of a list.
+    """
+
+    rank: int
+    item_id: str
+    score: float
+    sources: list[str]
+    features: dict[str, float]
+    is_listed: bool
+
+
+class RemovedItem(msgspec.Struct, frozen=True, kw_only=True):
+    """An item that a source offered and a rule kept out."""
+
+    item_id: str
+    rule: str
+    sources: list[str]
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """A list made now, with all that was chosen from."""
+
+    recommendation: Recommendation
+    candidates: list[InspectedCandidate]
+    removed: list[RemovedItem]
+
+
+class ListChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """What differs between two lists: items only in the second, only in the first, and [item, rank before, after]."""
+
+    items_in: list[str]
+    items_out: list[str]
+    moved: list[tuple[str, int, int]]
+
+
+@dataclass(frozen=True)
+class Recommender:
+    """What lists are made with, besides users and trends.
+
+    Args:
+        settings: The settings.
+        encoder: The trained encoder.
+        index: The index of all its items.
+        rule: What lists are made with.
+        is_available: Whether an item may be listed.
+    """
+
+    settings: Settings
+    encoder: SliceEncoder
+    index: ItemIndex
+    rule: ListRule
+    is_available: Callable[[str], bool]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The scorer's weights by feature."""
+        names = feature_names(self.settings.half_lives_s)
+        return dict(zip(names, self.rule.weights_F.tolist(), strict=True))
+
+    def choose(self, user: EncodedUser, trends: TrendView) -> Choice:
+        """Make the list of a user with these trends, and tell everything that led to it."""
+        user_id = user.asked.user_id
+        search = search_of([user_id], {user_id: user.profile}, self.rule.candidates)
+        ids = self.index.search(search.vectors_UD, max(search.limits)).ids if len(self.index) else [[]]
+        query = queries_of(search, {user_id: user.profile}, ids)[user_id]
+        items = KnownItems(index_version(self.rule.release, len(self.index)), self.is_available, self.index.vectors_of)
+        made = make_list(user.asked, query, trends, items, self.rule)
+        seen, offered = _Watched(query.seen), _Refused(self.is_available)
+        found = gather(replace(query, seen=seen), trends, self.rule.candidates, offered)
+        removed = {**dict.fromkeys(seen.hits, SEEN), **dict.fromkeys(offered.hits, UNAVAILABLE)}
+        return Choice(
+            recommendation=made,
+            candidates=self._candidates(query, found, trends),
+            removed=[
+                RemovedItem(item_id=item_id, rule=rule, sources=_sources_of(item_id, query, found, trends, self.rule))
+                for item_id, rule in removed.items()
+            ],
+        )
+
+    def _candidates(self, query: Query, found: Candidates, trends: TrendView) -> list[InspectedCandidate]:
+        features_CF = features(query, found, trends, self.index.vectors_of)
+        ranked = rank(found, features_CF, self.rule.weights_F, len(found.sources))
+        rows = dict(zip(found.sources, features_CF.tolist(), strict=True))
+        return [
+            InspectedCandidate(
+                rank=place,
+                item_id=item.item_id,
+                score=item.score,
+                sources=item.sources,
+                features=dict(zip(self.weights, rows[item.item_id], strict=True)),
+                is_listed=place <= self.rule.list_items,
+            )
+            for place, item in enumerate(ranked, start=1)
+        ]
+
+
+def list_changes(before: Sequence[str], after: Sequence[str]) -> ListChanges:
+    """What differs between two lists of item ids; an item has moved where its rank differs, counted from 1."""
+    old = {item_id: place for place, item_id in enumerate(before, start=1)}
+    new = {item_id: place for place, item_id in enumerate(after, start=1)}
+    return ListChanges(
+        items_in=[item_id for item_id in new if item_id not in old],
+        items_out=[item_id for item_id in old if item_id not in new],
+        moved=[(item_id, old[item_id], place) for item_id, place in new.items() if old.get(item_id, place) != place],
+    )
+
+
+def differences(published: Recommendation, made: Recommendation) -> list[str]:
+    """What differs between a published list and the same made anew; empty where they are equal, item by item."""
+    fields = ("release", "index_version", "epoch", "event_ts")
+    found = [
+        f"{name} is {getattr(made, name)}, published was {getattr(published, name)}"
+        for name in fields
+        if getattr(made, name) != getattr(published, name)
+    ]
+    if len(made.items) != len(published.items):
+        found.append(f"{len(made.items)} items, published were {len(published.items)}")
+    for place, (one, other) in enumerate(zip(made.items, published.items, strict=False), start=1):
+        if one != other:
+            found.append(f"rank {place} is {_said(one)}, published was {_said(other)}")
+    return found
+
+
+def _said(item: RankedItem) -> str:
+    return f"{item.item_id} ({item.score:.6f}, {'+'.join(item.sources)})"
+
+
+class _Watched(Collection[str]):
+    """The items a user has seen, which notes those that were asked for and are there."""
+
+    def __init__(self, items: Collection[str]) -> None:
+        self._items = items
+        self.hits: dict[str, None] = {}
+
+    def __contains__(self, item: Any) -> bool:
+        is_there = item in self._items
+        if is_there:
+            self.hits[item] = None
+        return is_there
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+class _Refused:
+    """Whether items are available; notes those that are not."""
+
+    def __init__(self, is_available: Callable[[str], bool]) -> None:
+        self._is_available = is_available
+        self.hits: dict[str, None] = {}
+
+    def __call__(self, item_id: str) -> bool:
+        is_there = self._is_available(item_id)
+        if not is_there:
+            self.hits[item_id] = None
+        return is_there
+
+
+def _sources_of(item_id: str, query: Query, found: Candidates, trends: TrendView, rule: ListRule) -> list[str]:
+    """The sources that would have brought an item that was kept out."""
+    offers: list[tuple[str, Iterable[str]]] = [("index", query.from_index), ("transition", found.shares)]
+    reach = 2 * rule.candidates + len(query.seen)
+    for place, half_life_ms in enumerate(trends.rule.half_lives_ms):
+        top = map(trends.item_ids.__getitem__, trends.top(place, reach).tolist())
+        offers.insert(-1, (f"popular_{half_life_name(half_life_ms / 1000)}", top))
+    return [name for name, items in offers if item_id in items]
