@@ -75,7 +75,7 @@ class LogFold:
         """Note the kept values that the log never gave; everything below `end` was taken."""
         for key in self._unmatched - self._reported:
             position = position_in(self._kept[key])
-            self._breach(key, position, f"a value at source position {position}", "one that the log gives")
+            self._breach(key, f"a value at source position {position}", "one that the log gives")
         self._check.num_checked += len(self._kept)
 
     def _take_part(self, run: Run, contents: Sequence[Content]) -> None:
@@ -103,16 +103,14 @@ class LogFold:
         if position == stored.position:
             self._unmatched.discard(key)
             if entry != entry_of(stored):
-                self._breach(key, position, "other bytes than the log gives at this source position", "the same bytes")
+                seen = f"a value at source position {position} with other bytes than the log gives there"
+                self._breach(key, seen, "the same bytes")
         elif position < stored.position < self._committed:
             seen = "nothing" if entry is None else f"a value at source position {position}"
             expected = f"one at {stored.position} or later, since everything below {self._committed} was worked off"
-            self._breach(key, stored.position, seen, expected)
+            self._breach(key, seen, expected)
 
-    def _breach(self, key: bytes, position: int, seen: str, expected: str) -> None:
-        if key in self._reported:
-            return
-        self._reported.add(key)
-        self._check.breach(
-            seen, expected, topic=self._changelog, partition=self._stage.partition, offset=position, key=key
-        )
+    def _breach(self, key: bytes, seen: str, expected: str) -> None:
+        if key not in self._reported:
+            self._reported.add(key)
+            self._check.breach(seen, expected, topic=self._changelog, partition=self._stage.partition, key=key)

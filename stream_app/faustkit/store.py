@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,9 @@ _VALUE = b"v"
 
 _CHANGELOG_OFFSET = b"m:changelog-offset"
 _CHANGELOG_ID = b"m:changelog-id"
+
+_DAMAGED = "DAMAGED"
+"""Name of the file that marks a database in which damage was met while it was open: it is not opened again."""
 
 POSITION_BYTES = 8
 """Length of the source position at the front of an envelope."""
@@ -85,7 +89,8 @@ class PartitionStore:
         """The values of `keys`, in their order; None where there is none."""
         if not keys:
             return []
-        envelopes = self._db.get([_VALUE + key for key in keys])
+        with self._marking_damage():
+            envelopes = self._db.get([_VALUE + key for key in keys])
         return [None if envelope is None else unseal(envelope) for envelope in envelopes or []]
 
     def get(self, key: bytes) -> Stored | None:
@@ -113,16 +118,19 @@ class PartitionStore:
         options = WriteOptions()
         # rocksdict's stub takes this property for a method.
         options.disable_wal = not use_log  # type: ignore[method-assign, assignment]
-        self._db.write(batch, options)
+        with self._marking_damage():
+            self._db.write(batch, options)
 
     def flush(self) -> None:
         """Write what is only in memory to files, and wait until it is there."""
-        self._db.flush()
+        with self._marking_damage():
+            self._db.flush()
 
     @property
     def changelog_offset(self) -> int | None:
         """Offset of the last changelog record the store reflects; None for an empty store."""
-        raw = self._db.get(_CHANGELOG_OFFSET)
+        with self._marking_damage():
+            raw = self._db.get(_CHANGELOG_OFFSET)
         return None if raw is None else int(raw)
 
     @property
@@ -138,10 +146,31 @@ class PartitionStore:
     def items(self) -> Iterator[tuple[bytes, Stored]]:
         """All keys and values in key order. Read it to its end: an unfinished one keeps the database open."""
         raw: Iterator[tuple[bytes, bytes]] = self._db.items(from_key=_VALUE)  # type: ignore[assignment]
+        key = _VALUE
         for key, envelope in raw:
             if not key.startswith(_VALUE):
                 return
             yield key[len(_VALUE) :], unseal(envelope)
+        self._check_end(key)
+
+    def _check_end(self, last_key: bytes) -> None:
+        """Raise where `items` ended not because all was read: it takes damage for the end and says nothing."""
+        cursor = self._db.iter()
+        with self._marking_damage():
+            cursor.seek(last_key)
+            if cursor.valid():
+                cursor.next()
+            cursor.status()
+
+    @contextmanager
+    def _marking_damage(self) -> Iterator[None]:
+        # Damage within a file is seen only when that place is read, by which time the store is long open.
+        try:
+            yield
+        except Exception as error:
+            if _is_damage(error):
+                (self.path / _DAMAGED).touch()
+            raise
 
     def close(self) -> None:
         """Close the database and free its lock."""
@@ -151,17 +180,26 @@ class PartitionStore:
 def open_or_quarantine(path: Path, memory: StoreMemory) -> PartitionStore:
     """Open a store; a damaged one is put aside and an empty one opened, to be filled from its changelog.
 
+    Damaged is what cannot be opened for it, and what was met by a process that read it.
+
     Raises:
         Exception: What RocksDB says, where it is not damage (the folder is locked, the disk is full).
     """
-    try:
-        return PartitionStore(path, memory)
-    except Exception as error:  # rocksdict has no finer class
-        if "Corruption" not in str(error):
-            raise
-        aside = quarantine(path)
-        log.error("The store %s is damaged (%s); it was put aside as %s and is rebuilt.", path, error, aside.name)
-        return PartitionStore(path, memory)
+    reason = "it could not be read"
+    if not (path / _DAMAGED).exists():
+        try:
+            return PartitionStore(path, memory)
+        except Exception as error:
+            if not _is_damage(error):
+                raise
+            reason = str(error)
+    aside = quarantine(path)
+    log.error("The store %s is damaged (%s); it was put aside as %s and is rebuilt.", path, reason, aside.name)
+    return PartitionStore(path, memory)
+
+
+def _is_damage(error: Exception) -> bool:
+    return "Corruption" in str(error)  # rocksdict has no finer class
 
 
 def quarantine(path: Path) -> Path:

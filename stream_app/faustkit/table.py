@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import faust
 from faust.stores.base import Store
@@ -42,6 +43,13 @@ class PartitionedStore(Store[bytes, bytes]):
         """Where the database of a partition lives."""
         return self._folder / str(partition)
 
+    def reset(self, partition: int) -> None:
+        """Throw away what is kept of one partition; the next `open` begins empty, to be filled from the changelog."""
+        store = self._open.pop(partition, None)
+        if store is not None:
+            store.close()
+        shutil.rmtree(self.path(partition), ignore_errors=True)
+
     def close_all(self) -> None:
         """Close every store and free the locks."""
         while self._open:
@@ -69,7 +77,7 @@ class PartitionedStore(Store[bytes, bytes]):
 
     def reset_state(self) -> None:
         """Refused: it would throw away all partitions of all tables at once."""
-        raise NotImplementedError("Remove the folder of one partition instead; it is rebuilt from its changelog.")
+        raise NotImplementedError("Use `reset` for one partition; it is rebuilt from its changelog.")
 
     async def backup_partition(self, *_: Any, **__: Any) -> None:
         """Refused: the changelog is the backup."""
@@ -85,6 +93,14 @@ class StateTable(faust.Table[bytes, bytes]):
 
     def _new_store(self) -> PartitionedStore:
         return PartitionedStore("rocksdb://", self.app, self, table_name=self.name, loop=self.loop)
+
+    def using_window(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: windows expire by the wall clock, so what is replayed is gone at once.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("Windowed tables expire by the wall clock. Keep event time in the values instead.")
 
     @property
     def stores(self) -> PartitionedStore:

@@ -160,8 +160,7 @@ def main(text: str) -> int:
     if trouble.encode_delay_s:
         _slow_down(trouble.encode_delay_s)
     if trouble.file_bytes:
-        # Beyond it a write fails, as on a full disk, instead of a signal that ends the process.
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        # Python ignores the signal that comes with it, so that the write fails as on a full disk.
         resource.setrlimit(resource.RLIMIT_FSIZE, (trouble.file_bytes, resource.RLIM_INFINITY))
     return worker.run_worker(task.settings, task.role, task.instance)
 

@@ -85,13 +85,13 @@ def test_stock_reset_deletes_the_stores_of_all_tables(stock_store: Callable[[str
     assert not stores[1].partition_path(0).exists()
 
 
-def test_ours_has_no_reset_and_mends_one_partition_at_a_time(our_store: PartitionedStore) -> None:
+def test_ours_resets_one_partition_at_a_time(our_store: PartitionedStore) -> None:
     for partition in (0, 1):
         our_store.open(partition).write({b"k": seal(1, b"v")}, 7)
-    with pytest.raises(NotImplementedError, match="folder of one partition"):
+    with pytest.raises(NotImplementedError, match="Use `reset`"):
         our_store.reset_state()
-    our_store.close_all()
-    shutil.rmtree(our_store.path(0))
+    our_store.reset(0)
+    our_store.reset(2)  # was never opened
     assert [our_store.open(partition).changelog_offset for partition in (0, 1)] == [None, 7]
     our_store.close_all()
 
@@ -160,6 +160,45 @@ def test_ours_puts_a_damaged_store_aside(tmp_path: Path, memory: StoreMemory) ->
     opened = open_or_quarantine(made.path, memory)
     assert (opened.changelog_offset, list(opened.items())) == (None, [])
     opened.close()
+
+
+NUM_BLOCKS_VALUES = 1000
+"""Values of a hundred bytes each: a file of some thirty blocks."""
+
+
+def write_blocks(path: Path, memory: StoreMemory) -> None:
+    """A closed store of many blocks, with damage in one of the middle."""
+    made = PartitionStore(path, memory)
+    made.write({b"%04d" % number: seal(number, os.urandom(100)) for number in range(NUM_BLOCKS_VALUES)}, 7)
+    made.close()
+    corrupt(path, max(path.glob("*.sst")).stat().st_size // 2)
+
+
+def test_stock_takes_damage_within_a_file_for_its_end(
+    tmp_path: Path, memory: StoreMemory, stock_store: Callable[[str], stock.Store]
+) -> None:
+    made = stock_store("counts")
+    write_blocks(made.partition_path(0), memory)
+    db = open_stock(made, 0)
+    assert 0 < len(list(db.items())) < NUM_BLOCKS_VALUES
+    db.close()
+
+
+def test_ours_never_takes_damage_for_the_end_and_puts_the_store_aside(tmp_path: Path, memory: StoreMemory) -> None:
+    path = tmp_path / "0"
+    for number in (1, 2):
+        write_blocks(path, memory)
+        opened = open_or_quarantine(path, memory)
+        with pytest.raises(Exception, match="Corruption"):
+            if number == 1:
+                list(opened.items())
+            else:
+                opened.get_many([b"%04d" % number for number in range(NUM_BLOCKS_VALUES)])
+        opened.close()
+        opened = open_or_quarantine(path, memory)
+        assert (opened.changelog_offset, list(opened.items())) == (None, [])
+        assert path.with_name(f"0.damaged-{number}").is_dir()
+        opened.close()
 
 
 WRITES = f"""
