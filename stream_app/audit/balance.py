@@ -10,12 +10,12 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from stream_app.audit.findings import Check
 from stream_app.records import StatusRecord
 from stream_app.stages.intake import Content, Tick
-
 
 NOTHING_READ = StatusRecord(
     partition=-1, offset=-1, events=0, applied=0, dead_lettered=0, dropped={}, users=0, watermark_ms=-1
@@ -24,7 +24,7 @@ NOTHING_READ = StatusRecord(
 
 
 class EventCounter:
-    """Counts the events of one partition (ticks are none) up to and including each of some offsets."""
+    """Counts the events of one partition (ticks are none) up to and including each of some offsets (at least one)."""
 
     def __init__(self, offsets: Iterable[int]) -> None:
         self._offsets = sorted(set(offsets))
@@ -37,9 +37,14 @@ class EventCounter:
                 # Counts for the first of the asked offsets that is not below it, and so for all after that.
                 self._num[bisect_left(self._offsets, offset)] += 1
 
-    def up_to(self, offset: int) -> int:
-        """Events at or below one of the asked offsets."""
-        return sum(self._num[: self._offsets.index(offset) + 1])
+    @property
+    def newest(self) -> int:
+        """The greatest of the asked offsets."""
+        return self._offsets[-1]
+
+    def counts(self) -> dict[int, int]:
+        """Events at or below each of the asked offsets."""
+        return dict(zip(self._offsets, accumulate(self._num), strict=False))
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,9 @@ class Intake:
     topic: str
     partition: int
     begin: int
-    committed: int | None
-    status: StatusRecord | None
-    sums: Sums | None
+    committed: int | None = None
+    status: StatusRecord | None = None
+    sums: Sums | None = None
     num_events: Mapping[int, int] = field(default_factory=dict)
     letters: Mapping[str, int] = field(default_factory=dict)
     letters_begin: int = 0

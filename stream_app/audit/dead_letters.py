@@ -20,8 +20,9 @@ FACTS: Final = ("class", "reason", "topic", "partition", "offset")
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What is held of a dead letter: its own offset, its reason, and the fingerprint of what it says was there."""
+    """What is held of a dead letter: its own place, its reason, and the fingerprint of what it says was there."""
 
+    partition: int
     offset: int
     reason: str
     content: bytes
@@ -72,7 +73,7 @@ class DeadLetters:
             except ValueError:
                 full_bytes = -1  # no original has this length, so it is noted when they are compared
             original = None if facts.get("null-value") == "true" else value
-            letter = Letter(offset, facts["reason"], content_of(run.keys[place], original, full_bytes))
+            letter = Letter(run.partition, offset, facts["reason"], content_of(run.keys[place], original, full_bytes))
             known = self._by_origin.setdefault(origin[0], {}).setdefault(origin[1], letter)
             if known.content != letter.content:
                 seen = f"other bytes than the letter at offset {known.offset} of the same origin {origin}"
@@ -104,7 +105,7 @@ class DeadLetters:
             if letter is not None:
                 if letter.content != original_content(run.keys[place], run.values[place]):
                     seen = f"the letter of {run.topic}[{run.partition}] offset {offset} holds other bytes"
-                    self._breach(0, letter.offset, seen, "the original's key and value")
+                    self._breach(letter.partition, letter.offset, seen, "the original's key and value")
             elif offset <= up_to and isinstance(content := contents[place], Rejection):
                 self._check.breach(
                     f"no dead letter, though the event is refused ({content.reason})",

@@ -59,9 +59,9 @@ class LogFold:
         self._cuts = np.unique(np.array([*positions, committed - 1], dtype=np.int64))
 
     @property
-    def end(self) -> int:
-        """The offset to take the log up to, not included."""
-        return int(self._cuts[-1]) + 1
+    def newest(self) -> int:
+        """The offset to take the log up to, including it."""
+        return int(self._cuts[-1])
 
     def take(self, run: Run, contents: Sequence[Content]) -> None:
         """Take consecutive records, and what they say."""
@@ -72,7 +72,7 @@ class LogFold:
             start += len(part)
 
     def finish(self) -> None:
-        """Note the kept values that the log never gave; everything below `end` was taken."""
+        """Note the kept values that the log never gave; everything up to `newest` was taken."""
         for key in self._unmatched - self._reported:
             position = position_in(self._kept[key])
             self._breach(key, f"a value at source position {position}", "one that the log gives")

@@ -42,6 +42,11 @@ class CatchUp:
                 left[place] = (reached, end)
         return left
 
+    @property
+    def num_behind(self) -> int:
+        """Records left, over all partitions."""
+        return sum(end - reached for reached, end in self.behind().values())
+
     def reached(self, place: Place) -> None:
         """Nothing is left in a partition after all: what stands there are marks of transactions."""
         start, _ = self._bounds[place]

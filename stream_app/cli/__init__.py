@@ -29,6 +29,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "recommend": "Show the current list of a user.",
         "inspect": "Show why a user's list is as it is.",
         "tail": "Follow the lists as they are published.",
+        "audit": "Check that nothing was lost, counted twice or changed.",
         "config": "Show all settings, with their values and meaning.",
     }
 )

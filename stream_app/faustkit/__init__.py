@@ -1,15 +1,10 @@
 """Faust at batch granularity: agents that receive whole fetched runs, and lose nothing.
 
-This layer knows nothing of recommending. Its surface:
-
-- `AppConfig`, `BatchApp`: a Faust app with batch delivery, its own stores and recovery.
-- `Run`: what an agent receives; `Effects`, `OutRecord`: what it answers with.
-- `Processor`: the part a role writes; `BatchApp.attach` joins it to a topic and a table.
-- `Follower`: reads a whole topic into a view, in order.
-- `run_app`: runs the app until SIGTERM or failure.
+This layer knows nothing of recommending. README.md beside this file shows an app, the surface and what is promised.
 """
 
 from stream_app.faustkit.app import AppConfig, BatchApp
+from stream_app.faustkit.each import Event, Outcome, each
 from stream_app.faustkit.effects import Effects, OutRecord
 from stream_app.faustkit.follower import Follower
 from stream_app.faustkit.keeping import Values
@@ -17,16 +12,21 @@ from stream_app.faustkit.processor import Processor
 from stream_app.faustkit.run import Run
 from stream_app.faustkit.runner import run_app
 from stream_app.faustkit.store import Stored
+from stream_app.faustkit.watchdog import Limits
 
 __all__ = [
     "AppConfig",
     "BatchApp",
     "Effects",
+    "Event",
     "Follower",
+    "Limits",
     "OutRecord",
+    "Outcome",
     "Processor",
     "Run",
     "Stored",
     "Values",
+    "each",
     "run_app",
 ]

@@ -86,6 +86,14 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         changelogs = self.app.tables.changelog_topics
         return [(tp, assignment.state_value(tp)) for tp in assignment.tps if tp.topic not in changelogs]
 
+    async def seek_uncommitted(self, committed: set[TP]) -> None:
+        """Read the input partitions that are not in `committed` from their beginning."""
+        await self.call_thread(self._seek_uncommitted, committed)
+
+    async def _seek_uncommitted(self, committed: set[TP]) -> None:
+        if fresh := [tp for tp, _ in self.input_states() if tp not in committed]:
+            await self._ensure_consumer().seek_to_beginning(*fresh)
+
     @Service.task
     async def _ask_kafka(self) -> None:
         """Ask where the input ends: what the fetcher knows of it is as old as its last fetch, and it may be dead.
@@ -271,8 +279,13 @@ class BatchConsumer(driver.Consumer):
             self._acknowledged.pop(tp, None)
 
     async def perform_seek(self) -> None:
-        """Go back to the committed offsets."""
+        """Go back to the committed offsets, and to the beginning where nothing is committed.
+
+        aiokafka leaves a partition without a commit where it stands. Records that were fetched of it while partitions
+        were dealt out, and not handed on, would never come again.
+        """
         await super().perform_seek()
+        await self._thread.seek_uncommitted({tp for tp, offset in self._committed_offset.items() if offset})
         self._acknowledged.update({tp: offset for tp, offset in self._committed_offset.items() if offset is not None})
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from stream_app.errors import LogFormatError
 
@@ -18,6 +18,24 @@ TsUnit = Literal["ms", "s", "us"]
 
 Event = dict[str, object]
 """An event by our field names: `user_id`, `item_id`, `type` (str), `ts` (int, ms), and optional ones."""
+
+
+class TopicRow(NamedTuple):
+    """A record of an events topic, to be sent again byte by byte.
+
+    `clock_ms` is how far event time had come on its partition with this record (0: not begun); `partition` is where
+    it lay, `timestamp_ms` its record time. `headers` are its own, without the marks of an earlier replay. `has_user`
+    tells that its key is the user that its value names, whether or not it is a valid event.
+    """
+
+    clock_ms: int
+    partition: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    has_user: bool
+
 
 REQUIRED = ("user_id", "item_id", "type", "ts")
 TEXTS = ("event_id", "session_id", "query", "recommendation_id")

@@ -15,20 +15,47 @@ it did live. (A Parquet row has no bytes of its own: it comes as a JSON object o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
 
-from stream_app.errors import UsageError
+from stream_app.errors import LogFormatError, UsageError
 from stream_app.replay.fields import Event, TsUnit, check_unit, match_columns
 from stream_app.replay.items import read_items
-from stream_app.replay.sources import LogFormat, Row, Source, open_source
+from stream_app.replay.sources import AnyRow, LogFormat, Row, Source, open_source
 
-__all__ = ["Event", "EventLog", "LogSummary", "Row", "TsUnit", "describe", "open_log", "read_items"]
+__all__ = [
+    "AnyRow",
+    "Event",
+    "EventLog",
+    "Log",
+    "LogSummary",
+    "Row",
+    "TsUnit",
+    "describe",
+    "open_log",
+    "read_items",
+]
 
 CHUNK_EVENTS = 4096
 """Rows given at once: some hundred KiB, and few enough calls that their cost vanishes."""
+
+
+class Log(Protocol):
+    """Where a replay gets its rows from: a file, or a range of a topic."""
+
+    num_partitions: int | None
+    """Partitions of the topic it is read from; None: it is no topic."""
+
+    def iter_chunks(self, limit: int | None = None) -> Iterator[Sequence[AnyRow]]:
+        """The rows in order, no chunk empty. The same rows each time; not to be called where an event loop runs."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What it is, as plain values: as long as this is the same, so are the rows."""
+        ...
 
 
 class EventLog:
@@ -38,13 +65,15 @@ class EventLog:
         source: The log in its own format.
         columns: Column by field, as matched.
         ts_unit: Unit of integer times; None: milliseconds, refused if they look like another unit.
-        name: For messages.
+        path: The file.
     """
 
-    def __init__(self, source: Source, columns: Mapping[str, str], ts_unit: TsUnit | None, name: str) -> None:
+    num_partitions: int | None = None
+
+    def __init__(self, source: Source, columns: Mapping[str, str], ts_unit: TsUnit | None, path: Path) -> None:
         self._source = source
         self._ts_unit = ts_unit
-        self._name = name
+        self._path = path
         self.columns = dict(columns)
 
     @property
@@ -56,6 +85,26 @@ class EventLog:
     def num_events(self) -> int | None:
         """Number of rows where the file states it (Parquet), else None."""
         return self._source.num_events
+
+    def identity(self) -> dict[str, Any]:
+        """The file, its length and when it was changed last, and how its columns are read.
+
+        Raises:
+            LogFormatError: The file is gone.
+        """
+        try:
+            facts = self._path.stat()
+        except OSError as error:
+            raise LogFormatError(
+                f"Cannot read {self._path}: {error.strerror or error}.", mend="pass the path of an event log."
+            ) from error
+        return {
+            "file": str(self._path.resolve()),
+            "bytes": facts.st_size,
+            "changed_ns": facts.st_mtime_ns,
+            "columns": self.columns,
+            "ts_unit": self._ts_unit,
+        }
 
     def iter_chunks(self, limit: int | None = None, chunk_events: int = CHUNK_EVENTS) -> Iterator[list[Row]]:
         """Read the log in order. Memory is bounded by the chunk, not by the log.
@@ -81,7 +130,7 @@ class EventLog:
         while chunk := list(islice(rows, chunk_events)):
             if unit_is_open:
                 times = [ts for row in chunk if isinstance(row, dict) and isinstance(ts := row["ts"], int)]
-                check_unit(times, where=self._name)
+                check_unit(times, where=str(self._path))
                 unit_is_open = not times
             yield chunk
 
@@ -119,7 +168,7 @@ def open_log(path: str | Path, fields: Mapping[str, str] | None = None, *, ts_un
     """
     path = Path(path)
     source = open_source(path)
-    return EventLog(source, match_columns(source.seen, fields, where=str(path)), ts_unit, str(path))
+    return EventLog(source, match_columns(source.seen, fields, where=str(path)), ts_unit, path)
 
 
 def describe(path: str | Path, fields: Mapping[str, str] | None = None, *, ts_unit: TsUnit | None = None) -> LogSummary:

@@ -20,10 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stream_app.errors import LogFormatError
-from stream_app.replay.fields import OPTIONAL, REQUIRED, Event, TsUnit, add_optional, event_of, ts_ms_of
+from stream_app.replay.fields import OPTIONAL, REQUIRED, Event, TopicRow, TsUnit, add_optional, event_of, ts_ms_of
 
 LogFormat = Literal["parquet", "ndjson", "csv"]
 Row = Event | bytes
+"""A row of a file."""
+
+AnyRow = Row | TopicRow
+"""A row of a file or of a topic."""
 
 PEEK_LINES = 4096
 """Lines of an NDJSON log that are read to learn its columns."""

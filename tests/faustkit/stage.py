@@ -30,10 +30,11 @@ STOP_S = 25.0
 class Process:
     """A worker in a process of its own; killed at the end whatever happens."""
 
-    def __init__(self, arguments: list[str], log: Path) -> None:
+    def __init__(self, arguments: list[str], log: Path, *, is_module: bool = True) -> None:
         self.log = log
+        command = [sys.executable, *(["-m"] if is_module else []), *arguments]
         with log.open("ab") as sink:
-            self._process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=sink, stderr=subprocess.STDOUT)
+            self._process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT)
 
     def __enter__(self) -> Process:
         return self

@@ -223,6 +223,16 @@ def test_a_process_that_stands_still_is_ended(
 
 
 @pytest.mark.kafka
+def test_what_was_never_committed_comes_again(stage: Stage) -> None:
+    with misbehaving(stage.servers, stage.prefix, stage.folder) as process:
+        process.wait_for("ready")
+        stage.send(1, value=b"go_back")
+        process.wait_for("came again")
+        stage.wait_committed()
+        assert process.terminate() == 0
+
+
+@pytest.mark.kafka
 def test_a_blocked_log_does_not_keep_a_process_alive(stage: Stage) -> None:
     with misbehaving(stage.servers, stage.prefix, stage.folder, loop_blocked_s=5.0) as process:
         process.wait_for("ready")
