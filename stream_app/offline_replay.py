@@ -13,17 +13,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from encoders.contract import SliceEncoder
 from stream_app.models import list_rule, load_encoder, served_model
 from stream_app.offline_roles import Entry, OfflineRoles
 from stream_app.recording import Recorder
-from stream_app.records import Item
 from stream_app.replay.caught_up import Totals, sum_of
 from stream_app.replay.planning import Counted, PlannedRecord, ReplayPlan
-from stream_app.replay.producer import check_types, item_record
-from stream_app.replay.readers import EventLog, Row, read_items
+from stream_app.replay.producer import check_types, item_of, plan_for
+from stream_app.replay.readers import AnyRow, Log, read_items
 from stream_app.settings import Settings
 from stream_app.settings_rules import clean_rules
 from stream_app.stages.encoding import newest_revisions
@@ -86,7 +83,7 @@ class OfflineReplay:
         """What is known of each user, by user id."""
         return self._roles.profiles
 
-    def take(self, rows: Iterable[Row]) -> None:
+    def take(self, rows: Iterable[AnyRow]) -> None:
         """Take the next rows of the log."""
         self._take(self._plan.records_of(rows))
 
@@ -132,7 +129,7 @@ class OfflineReplay:
 
 
 def replay_offline(
-    log: EventLog,
+    log: Log,
     settings: Settings,
     *,
     type_map: Mapping[str, str] | None = None,
@@ -159,7 +156,7 @@ def replay_offline(
         LogFormatError: The log or the catalogue cannot be read.
         ModelError: The model is missing, damaged, or trained for other settings.
     """
-    plan = ReplayPlan(settings.partitions, settings.epoch_ms, type_map=type_map, fields=settings.fields)
+    plan = plan_for(log, settings, settings.partitions, type_map)
     chunks = iter(log.iter_chunks(limit=limit))
     first = next(chunks, [])
     if not send_unknown_types:
@@ -179,7 +176,6 @@ def replay_offline(
 
 
 def _availability(items: Path | None) -> dict[str, bool]:
-    """Availability by item id, read from the very records that Kafka would get."""
+    """Availability by item id, of the very items that Kafka would get."""
     rows: Iterable[Mapping[str, Any]] = [] if items is None else read_items(items)
-    made = (msgspec.json.decode(item_record(row, 1, 0).value, type=Item) for row in rows)
-    return {item.item_id: item.available for item in made}
+    return {item.item_id: item.available for item in map(item_of, rows)}

@@ -58,10 +58,19 @@ class TrendLog:
     """The epochs of trends that some partition may still need, and a view for each partition.
 
     Each partition of `slice-vectors` is at its own epoch, so each has its own view; what they read is shared.
+    `on_progress` is called when the trends that somebody waits for have come nearer.
     """
 
-    def __init__(self, connection: dict[str, Any], topic: str, num_partitions: int, rule: TrendRule) -> None:
+    def __init__(
+        self,
+        connection: dict[str, Any],
+        topic: str,
+        num_partitions: int,
+        rule: TrendRule,
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> None:
         self._connection = connection
+        self._on_progress = on_progress
         self._topic = topic
         self._num_partitions = num_partitions
         self._rule = rule
@@ -149,6 +158,7 @@ class TrendLog:
             self._moved.clear()
             try:
                 await asyncio.wait_for(self._moved.wait(), EPOCH_WAIT_S)
+                self._on_progress()
             except TimeoutError:
                 log.warning("epoch %d of trends did not come; lists use epoch %d", epoch, self.complete_epoch)
                 return

@@ -16,7 +16,7 @@ from yarl import URL
 
 from stream_app.errors import TopicMismatchError
 from stream_app.faustkit.assignment import WarmAssignor
-from stream_app.faustkit.checks import TopicIds, check_topics, refuse_recreated
+from stream_app.faustkit.checks import TopicIds, adopt_input, check_topics, refuse_recreated
 from stream_app.faustkit.failure import end_process
 from stream_app.faustkit.keeping import PartitionState
 from stream_app.faustkit.lanes import Lane
@@ -189,6 +189,8 @@ class BatchApp(faust.App):
 
     async def _open_binding(self, binding: _Binding, partitions: list[int]) -> None:
         stores = {partition: binding.table.stores.open(partition) for partition in partitions}
+        for store in stores.values():
+            adopt_input(store, binding.topic, self._topic_ids)
         changelog = binding.table.changelog_topic.get_topic_name()
         claims = [claim_partition(self.outbox, self.config.app_id, changelog, partition) for partition in partitions]
         writers = dict(zip(partitions, await asyncio.gather(*claims), strict=True))

@@ -15,6 +15,7 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient
 
 from stream_app.errors import TopicMismatchError
+from stream_app.faustkit.store import PartitionStore
 from stream_app.faustkit.topic_id import topic_id
 
 TopicIds = Mapping[str, uuid.UUID | None]
@@ -69,6 +70,25 @@ def refuse_recreated(known: TopicIds, seen: TopicIds) -> None:
             "nothing about what was done before.",
             mend="let the group begin anew with empty stores and changelogs",
         )
+
+
+def adopt_input(store: PartitionStore, topic: str, seen: TopicIds) -> None:
+    """Return when the positions in a store are those of this very topic; a store that was never told takes it up.
+
+    Raises:
+        TopicMismatchError: The topic was deleted and created anew while nobody read it. All its records would pass for
+            ones that are done.
+    """
+    number = seen.get(topic)
+    if number is None:
+        return
+    if store.input_id not in (None, str(number)):
+        raise TopicMismatchError(
+            f"{store.path} reflects the topic {topic} with id {store.input_id}, but that name now is a topic with id "
+            f"{number}: it was deleted and created anew.",
+            mend="restore the topic, or let the group begin anew with empty stores and changelogs",
+        )
+    store.input_id = str(number)
 
 
 def topic_problems(

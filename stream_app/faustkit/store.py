@@ -22,6 +22,7 @@ _VALUE = b"v"
 
 _CHANGELOG_OFFSET = b"m:changelog-offset"
 _CHANGELOG_ID = b"m:changelog-id"
+_INPUT_ID = b"m:input-id"
 
 _DAMAGED = "DAMAGED"
 """Name of the file that marks a database in which damage was met while it was open: it is not opened again."""
@@ -136,12 +137,24 @@ class PartitionStore:
     @property
     def changelog_id(self) -> str | None:
         """Id of the topic that the changelog offset belongs to; None where it was never told."""
-        raw = self._db.get(_CHANGELOG_ID)
-        return None if raw is None else raw.decode()
+        return self._text(_CHANGELOG_ID)
 
     @changelog_id.setter
     def changelog_id(self, number: str) -> None:
         self._db[_CHANGELOG_ID] = number.encode()
+
+    @property
+    def input_id(self) -> str | None:
+        """Id of the topic that the positions of the values belong to; None where it was never told."""
+        return self._text(_INPUT_ID)
+
+    @input_id.setter
+    def input_id(self, number: str) -> None:
+        self._db[_INPUT_ID] = number.encode()
+
+    def _text(self, key: bytes) -> str | None:
+        raw = self._db.get(key)
+        return None if raw is None else raw.decode()
 
     def items(self) -> Iterator[tuple[bytes, Stored]]:
         """All keys and values in key order. Read it to its end: an unfinished one keeps the database open."""

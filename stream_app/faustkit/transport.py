@@ -17,6 +17,7 @@ from faust.types import TP, ConsumerMessage
 from mode import Service
 
 from stream_app.faustkit.delivered import Delivered
+from stream_app.faustkit.failure import end_process
 from stream_app.faustkit.fetching import RunConsumer
 from stream_app.faustkit.run import MAX_RUN_BYTES, Run
 from stream_app.faustkit.watchdog import PartitionProgress, Progress
@@ -285,8 +286,29 @@ class BatchConsumer(driver.Consumer):
         were dealt out, and not handed on, would never come again.
         """
         await super().perform_seek()
-        await self._thread.seek_uncommitted({tp for tp, offset in self._committed_offset.items() if offset})
+        committed = {tp: offset for tp, offset in self._committed_offset.items() if offset}
+        await self._thread.seek_uncommitted(set(committed))
+        await self._compare_commits(committed)
         self._acknowledged.update({tp: offset for tp, offset in self._committed_offset.items() if offset is not None})
+
+    async def _compare_commits(self, committed: Mapping[TP, int]) -> None:
+        """End the process where less is there than was committed; say what was removed before it was read."""
+        if not committed:
+            return
+        begins, ends = await self.earliest_offsets(*committed), await self.highwaters(*committed)
+        for tp, offset in committed.items():
+            if offset > ends[tp]:
+                end_process(
+                    f"{tp.topic}[{tp.partition}] ends at offset {ends[tp]}, but {offset} is committed: the topic has lost "
+                    "records or was created anew. To mend it: restore the topic, or let the group begin anew with empty "
+                    "stores and changelogs."
+                )
+            if offset < begins[tp]:
+                log.error(
+                    "LOST: %d records of %s[%d] (offsets %d to %d) were removed by retention before they were read. "
+                    "Reading goes on with what is left. To mend it: give the topic a longer retention.",
+                    *(begins[tp] - offset, tp.topic, tp.partition, offset, begins[tp] - 1),
+                )
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         is_done: bool = await super()._commit(offsets)

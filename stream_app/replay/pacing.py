@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from stream_app.replay.planning import event_time_ms
-from stream_app.replay.readers import Row
+from stream_app.replay.readers import AnyRow
 
 SLACK_S: Final = 0.02
 """Events due within this time of each other go together: sending one by one costs a request each."""
+
+MAX_LATE_S: Final = 1.0
+"""Who is later than this goes on from where he is. So after a pause, or when Kafka was slow, no burst makes up for it;
+less is made up for, so that many small delays do not add up."""
 
 
 @dataclass
@@ -25,7 +30,7 @@ class Pacer:
     _first_ms: int | None = None
     _newest_ms: int = 0
 
-    def due_s(self, row: Row) -> float:
+    def due_s(self, row: AnyRow) -> float:
         """Seconds after the start at which `row` is due. Time never goes back: a late event is due at once."""
         if self.factor is None:
             return 0.0
@@ -35,7 +40,7 @@ class Pacer:
         self._newest_ms = max(self._newest_ms, ts_ms)
         return (self._newest_ms - (self._first_ms or 0)) / 1000 / self.factor if self._first_ms else 0.0
 
-    def groups(self, rows: Sequence[Row]) -> Iterator[tuple[float, Sequence[Row]]]:
+    def groups(self, rows: Sequence[AnyRow]) -> Iterator[tuple[float, Sequence[AnyRow]]]:
         """The rows cut into runs that are due together, each with its time."""
         start, group_due_s = 0, None
         for place, row in enumerate(rows):
@@ -47,3 +52,27 @@ class Pacer:
                 start, group_due_s = place, due_s
         if group_due_s is not None:
             yield group_due_s, rows[start:]
+
+
+class Schedule:
+    """Keeps to the times of a pacer on a clock that runs on while the replay stands still.
+
+    Args:
+        clock_s: A monotonic clock in seconds.
+    """
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._clock_s = clock_s
+        self._start_s = clock_s()
+
+    def wait_s(self, due_s: float) -> float:
+        """How long to wait for what is due at `due_s`, in seconds; what is much too late is due now, and so on."""
+        late_s = self._clock_s() - self._start_s - due_s
+        if late_s > MAX_LATE_S:
+            self._start_s += late_s
+        return max(0.0, -late_s)
+
+
+def place_of(rows: Sequence[AnyRow], time_ms: int) -> int:
+    """The place of the first row whose event time has come to `time_ms`; the number of rows where none has."""
+    return next((place for place, row in enumerate(rows) if event_time_ms(row) >= time_ms), len(rows))

@@ -38,11 +38,15 @@ class PlannedRecord(NamedTuple):
 
 @dataclass
 class Counted:
-    """What was planned so far. `users` are the keys of all events that name one; the others are malformed."""
+    """What was planned so far. `users` are the keys of all events that name one; the others are malformed.
+
+    `is_broken_off`: the rest of the log was not sent, since the replay was stopped.
+    """
 
     num_events: int = 0
     num_malformed: int = 0
     users: set[bytes] = field(default_factory=set)
+    is_broken_off: bool = False
 
 
 class ReplayPlan:

@@ -55,8 +55,11 @@ class BatchSender:
         """Disconnect; what is on its way is waited for."""
         await self._producer.stop()
 
-    async def send(self, records: Iterable[PlannedRecord]) -> None:
+    async def send(self, records: Iterable[PlannedRecord]) -> dict[int, int]:
         """Send records and wait until every one is acknowledged.
+
+        Returns:
+            The offset behind the last record of each partition that got one.
 
         Raises:
             KafkaUnreachableError: A batch was not acknowledged.
@@ -67,23 +70,24 @@ class BatchSender:
             by_partition.setdefault(record.partition, []).append(record)
         with as_unreachable(self._settings):
             sends = [self._send_partition(number, listed) for number, listed in by_partition.items()]
-            await asyncio.gather(*sends)
+            return dict(zip(by_partition, await asyncio.gather(*sends), strict=True))
 
-    async def _send_partition(self, partition: int, records: Sequence[PlannedRecord]) -> None:
+    async def _send_partition(self, partition: int, records: Sequence[PlannedRecord]) -> int:
         acknowledgements = []
-        start = 0
+        start = taken = 0
         while start < len(records):
             batch, taken = self._fill(records, start)
             acknowledgements.append(await self._producer.send_batch(batch, self._topic, partition=partition))
             start += taken
-        await asyncio.gather(*acknowledgements)
+        placed = await asyncio.gather(*acknowledgements)
+        return int(placed[-1].offset) + taken
 
     def _fill(self, records: Sequence[PlannedRecord], start: int) -> tuple[Any, int]:
         """One batch with as many of `records[start:]` as fit, and how many those are."""
         batch = self._producer.create_batch()
         taken = 0
         for record in islice(records, start, None):
-            if len(record.value) > MAX_REQUEST_BYTES // 2:
+            if record.value is not None and len(record.value) > MAX_REQUEST_BYTES // 2:
                 raise LogFormatError(
                     f"A row has {len(record.value)} bytes, more than Kafka takes.", mend="cut the log's rows"
                 )

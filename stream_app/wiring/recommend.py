@@ -26,6 +26,7 @@ def build(settings: Settings, app: BatchApp, report: Report) -> RoleApp:
         topics.prefixed(settings.prefix, topics.ITEM_TRENDS),
         settings.partitions,
         trend_rule(settings),
+        on_progress=app.watchdog.note_progress,
     )
     executor = ThreadPoolExecutor(1, thread_name_prefix="index")
     rule = list_rule(settings, model)

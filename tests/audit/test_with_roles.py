@@ -13,12 +13,15 @@ from typing import Any
 
 import orjson
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
 
 from stream_app import topics
 from stream_app.broker import EmbeddedBroker
 from stream_app.cli.replay import ReplayOptions, run_replay
 from stream_app.demo import CONFIG_FILE, EVENTS_FILE, MODEL_FOLDER
 from stream_app.faustkit.store import PartitionStore, Stored, StoreMemory, seal
+from stream_app.kafka import admin_client
 from stream_app.local_broker import with_broker
 from stream_app.preflight import ensure_topics
 from stream_app.replay.readers import open_log
@@ -97,6 +100,17 @@ def newest(settings: Settings, topic: str) -> Any:
     return asyncio.run(read_all(settings.kafka.bootstrap_servers, topic, NUM_PARTITIONS))[-1]
 
 
+def remove_events(settings: Settings, offset: int) -> None:
+    """What retention does: take the events of partition 0 below `offset` away."""
+
+    async def remove() -> None:
+        async with admin_client(settings) as admin:
+            tp = TopicPartition(topics.prefixed(settings.prefix, topics.EVENTS), 0)
+            await admin.delete_records({tp: RecordsToDelete(offset)})
+
+    asyncio.run(remove())
+
+
 def plant(settings: Settings) -> Checks:
     """Break a promise of each kind; where each breach is to be found."""
     lists = topics.prefixed(settings.prefix, topics.RECOMMENDATIONS)
@@ -147,6 +161,13 @@ def test_live_and_stopped_roles_pass_and_each_planted_breach_is_named(
         assert checks["stores"]["facts"]["stores"] == 4 * NUM_PARTITIONS
         assert checks["histories"]["facts"]["keys"] > NUM_PARTITIONS
         assert checks["lists"]["facts"]["recommendations"]["records"] > 100
+
+    remove_events(settings, 20)
+    shortened = passing()
+    assert shortened["histories"]["status"] == "partly checked"
+    assert ["begins at offset 20" in text for text in shortened["histories"]["not_checked"]] == [True]
+    assert ["below offset 20" in text for text in shortened["input"]["notes"]] == [True]
+    assert shortened["input"]["facts"]["total"]["in"] == stopped["input"]["facts"]["total"]["in"]
 
     planted = plant(settings)
     done = commands.run("audit", "--json", "--bound-s", "0")

@@ -44,6 +44,9 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 NUM_EVENTS = 500
 LATE_USER, LIVE_USER = "late-one", "live-one"
 
+LIVE_MINUTES = (0, 40, 80, 1, 120)
+"""When the live events are, after the end of the log; the one before the last comes late, into the first slice."""
+
 Row = dict[str, Any]
 
 
@@ -100,13 +103,14 @@ async def _replay(settings: Settings, file: Path) -> None:
     await wait_caught_up(settings)
     last_ms = log_rows()[-1]["ts"]
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers) as producer:
-        for place, row in enumerate(sample_rows(4)):
-            ts = last_ms + (place + 1) * MINUTE_MS
+        for minutes, row in zip(LIVE_MINUTES, sample_rows(20)[10:], strict=False):
+            ts = last_ms + minutes * MINUTE_MS
             event = Event(user_id=LIVE_USER, item_id=row["item_id"], type="click", ts=ts)
             await producer.send_and_wait(
                 settings.prefix + EVENTS, encode(event), key=LIVE_USER.encode(), timestamp_ms=ts
             )
-    await wait_caught_up(settings)
+            # Each in a run of its own, so that the slice that the late one repairs was merged before.
+            await wait_caught_up(settings)
 
 
 async def state_of(settings: Settings) -> tuple[dict[str, Any], list[Any]]:
@@ -179,23 +183,26 @@ def test_lists_made_anew_are_the_published_ones(replayed_log: Replayed) -> None:
 
 
 def test_late_events_are_told_and_repaired_vectors_have_the_published_bytes(replayed_log: Replayed) -> None:
-    made = inspect(replayed_log, LATE_USER).snapshot
-    assert [event.outcome for event in made.events].count("applied_late") == 4
-    assert max(part.revision for part in made.slices) > 2
-    assert_published(made)
+    for user, num_late in ((LATE_USER, 4), (LIVE_USER, 1)):
+        made = inspect(replayed_log, user).snapshot
+        assert [event.outcome for event in made.events].count("applied_late") == num_late
+        assert max(part.revision for part in made.slices) > 2
+        assert_published(made)
 
 
 def test_a_live_list_is_made_anew_with_the_epoch_that_it_names(replayed_log: Replayed) -> None:
-    made = inspect(replayed_log, LIVE_USER)
-    assert_published(made.snapshot)
-    assert [event.outcome for event in made.snapshot.events] == ["applied"] * 4
-    offset = made.snapshot.events[1].offset
-    without = inspect(replayed_log, LIVE_USER, without=str(offset)).without
-    assert without is not None and without.snapshot.answer is not None
-    listed = {item.item_id for item in made.snapshot.answer.recommendation.items} if made.snapshot.answer else set()
-    left = {one.item_id for one in without.snapshot.candidates if one.is_listed}
-    assert set(without.changes.items_in) == left - listed
-    assert [event.offset for event in without.snapshot.events].count(offset) == 0
+    events = inspect(replayed_log, LIVE_USER).snapshot.events
+    for event in events:
+        if event.outcome == "applied":
+            assert event.ts is not None
+            assert_published(inspect(replayed_log, LIVE_USER, event.ts).snapshot)
+    made = inspect(replayed_log, LIVE_USER, without=str(events[1].offset))
+    assert made.without is not None and made.snapshot.answer is not None
+    listed = {item.item_id for item in made.snapshot.answer.recommendation.items}
+    left = {one.item_id for one in made.without.snapshot.candidates if one.is_listed}
+    assert set(made.without.changes.items_in) == left - listed
+    assert [event.offset for event in made.without.snapshot.events].count(events[1].offset) == 0
+    assert events[1].item_id not in {one.item_id for one in made.without.snapshot.removed}
 
 
 def test_without_an_event_it_is_a_fresh_replay_without_it(replayed_log: Replayed) -> None:
@@ -232,11 +239,11 @@ def test_who_is_not_there_is_named(replayed_log: Replayed) -> None:
         inspect(replayed_log, LATE_USER, at_ms=0)
 
 
-def test_the_command_reads_the_running_system(replayed_log: Replayed, home: Path) -> None:
+def test_the_command_reads_the_running_system(replayed_log: Replayed, tmp_path: Path) -> None:
     settings = replayed_log.settings
     cli = Cli(
         {
-            "SLICEFLOW_HOME": str(home / "state"),
+            "SLICEFLOW_HOME": str(tmp_path / "state"),
             "SLICEFLOW_CONFIG": str(SAMPLE / CONFIG_FILE),
             "SLICEFLOW_MODEL": settings.model,
             "SLICEFLOW_PREFIX": settings.prefix,
