@@ -1,4 +1,7 @@
-"""A whole event log in memory, as training and evaluation need it: valid events in order of time."""
+"""A whole event log in memory, as training and evaluation need it: valid events in order of time.
+
+What is a valid event the stream's own rules decide, on the very records that a replay would send.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Literal
 
 from stream_app.errors import LogFormatError
 from stream_app.records import TICK_HEADER, Event
+from stream_app.replay.planning import ReplayPlan, event_time_ms
 from stream_app.replay.readers import open_log
 from stream_app.settings import Settings
 from stream_app.settings_rules import clean_rules
@@ -20,10 +24,13 @@ from stream_app.topics import EVENTS, prefixed
 READ_TOPIC_S = 3600.0
 """Longest reading of the events topic: an hour reads hundreds of millions of events."""
 
+UNKNOWN_TYPE = "unknown_type"
+"""Why an event of a type that the settings do not name is refused."""
+
 
 @dataclass(frozen=True)
 class LogEvents:
-    """The events by time (ties in file order), and how many rows were no events or of types not named."""
+    """The events by time (ties in file order), and how many rows the stream would make dead letters of."""
 
     events: list[Event]
     num_refused: int
@@ -47,19 +54,20 @@ def read_events(
     Raises:
         LogFormatError: The file is no event log, or holds no event of the types the settings name.
     """
+    rules = clean_rules(settings)
+    plan = ReplayPlan(1, settings.epoch_ms, fields=settings.fields)
     events: list[Event] = []
     num_refused = 0
     unknown: set[str] = set()
     for chunk in open_log(path, fields, ts_unit=ts_unit).iter_chunks(limit=limit):
         for row in chunk:
-            event = None if isinstance(row, bytes) else _event_of(row)
-            if event is None:
-                num_refused += 1
-            elif event.type not in settings.event_types:
-                unknown.add(event.type)
-                num_refused += 1
-            else:
-                events.append(event)
+            cleaned = None if isinstance(row, bytes) else clean_event(*plan.event_bytes(row), event_time_ms(row), rules)
+            if isinstance(cleaned, Event):
+                events.append(cleaned)
+                continue
+            num_refused += 1
+            if cleaned is not None and cleaned.reason == UNKNOWN_TYPE and isinstance(row, dict):
+                unknown.add(str(row["type"]))
     if not events:
         seen = f"types seen: {', '.join(sorted(unknown)[:10])}" if unknown else "no row is an event"
         raise LogFormatError(
@@ -101,16 +109,3 @@ async def _read_topic(settings: Settings) -> tuple[list[Event], int]:
             else:
                 num_refused += 1
     return events, num_refused
-
-
-def _event_of(row: Mapping[str, object]) -> Event | None:
-    try:
-        return Event(
-            user_id=str(row["user_id"]),
-            item_id=str(row["item_id"]),
-            type=str(row["type"]),
-            ts=int(row["ts"]),  # type: ignore[call-overload]
-            event_id=None if row.get("event_id") is None else str(row["event_id"]),
-        )
-    except (KeyError, ValueError, TypeError):
-        return None

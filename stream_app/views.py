@@ -7,11 +7,12 @@ import logging
 import math
 import time
 from bisect import bisect_right, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from index.contract import ItemIndex
 from stream_app.faustkit import Follower, Run
@@ -46,6 +47,10 @@ STRICT_S = 60.0
 
 REPORT_S = 5.0
 """How often a wait is reported."""
+
+CATALOGUE_WAIT_S = 5.0
+"""Longest wait of a replayed event for the catalogue without any item coming: compaction or a transaction may leave
+the end of the topic without a record, which then is never read."""
 
 _TREND = msgspec.json.Decoder(TrendRecord)
 _TREND_EPOCH = msgspec.json.Decoder(TrendEpochRecord)
@@ -241,6 +246,8 @@ class ItemView:
         self._complete: set[int] = set()
         self._available: dict[str, bool] = {}
         self._changed = asyncio.Event()
+        self._next_offsets: dict[int, int] = {}
+        self._items_read = asyncio.Event()
 
     def is_available(self, item_id: str) -> bool:
         """Whether an item may be listed; items the catalogue does not know may."""
@@ -264,6 +271,20 @@ class ItemView:
                     f"waiting for the item vectors of release {self.index.release} "
                     f"({len(self.index)} so far): is the encode role running, with the same model?"
                 )
+
+    async def catch_up(self, ends: Mapping[int, int]) -> None:
+        """Wait until the catalogue is read up to these ends of `items`, by partition.
+
+        A replay sends the catalogue before its events; so all of it is known before the first list.
+        """
+        while any(self._next_offsets.get(partition, 0) < end for partition, end in ends.items()):
+            self._items_read.clear()
+            try:
+                await asyncio.wait_for(self._items_read.wait(), CATALOGUE_WAIT_S)
+            except TimeoutError:
+                log.warning("nothing more of the catalogue came; lists use what is known up to %s", self._next_offsets)
+                for partition, end in ends.items():
+                    self._next_offsets[partition] = max(end, self._next_offsets.get(partition, 0))
 
     @property
     def version(self) -> str:
@@ -299,3 +320,32 @@ class ItemView:
                 self._available[item_id] = _ITEM.decode(value).available
             except msgspec.MsgspecError as error:
                 log.warning("an item record at offset %d of %s is refused: %s", run.offsets[0], run.topic, error)
+        self._next_offsets[run.partition] = max(run.next_offset, self._next_offsets.get(run.partition, 0))
+        self._items_read.set()
+
+
+class TopicEnds:
+    """Asks where a topic ends, over a connection of its own: others wait behind their own fetches.
+
+    Args:
+        connection: Keyword arguments for aiokafka clients.
+        topic: Full name of the topic.
+        num_partitions: How many partitions it has.
+    """
+
+    def __init__(self, connection: dict[str, Any], topic: str, num_partitions: int) -> None:
+        self._connection = connection
+        self._partitions = [TopicPartition(topic, number) for number in range(num_partitions)]
+        self._consumer: Any = None
+
+    async def start(self) -> None:
+        """Connect."""
+        self._consumer = AIOKafkaConsumer(**self._connection, enable_auto_commit=False)
+        await self._consumer.start()
+        self._consumer.assign(self._partitions)
+        self._consumer.pause(*self._partitions)
+
+    async def ends(self) -> dict[int, int]:
+        """The offset behind the last record of each partition, now."""
+        found = await self._consumer.end_offsets(self._partitions)
+        return {tp.partition: end for tp, end in found.items()}

@@ -17,7 +17,7 @@ from stream_app.records import SliceVectorRecord, encode
 from stream_app.stages.listing import KnownItems, ListRule, by_epoch, make_list, queries_of, search_of, take_vectors
 from stream_app.stages.profile import UserProfile
 from stream_app.stages.ranking import Query
-from stream_app.views import ItemView, TrendLog
+from stream_app.views import ItemView, TopicEnds, TrendLog
 
 _VECTOR = msgspec.json.Decoder(SliceVectorRecord)
 
@@ -37,16 +37,24 @@ class RecommendProcessor:
         topics: Names of topics.
         trends: The epochs of trends.
         items: The item index and the catalogue.
+        catalogue: Tells where the topic of the catalogue ends.
         executor: One thread, for the index.
     """
 
     def __init__(
-        self, rule: ListRule, topics: RecommendTopics, trends: TrendLog, items: ItemView, executor: Executor
+        self,
+        rule: ListRule,
+        topics: RecommendTopics,
+        trends: TrendLog,
+        items: ItemView,
+        catalogue: TopicEnds,
+        executor: Executor,
     ) -> None:
         self._rule = rule
         self._topics = topics
         self._trends = trends
         self._items = items
+        self._catalogue = catalogue
         self._executor = executor
 
     def opening(self) -> list[OutRecord]:
@@ -78,6 +86,8 @@ class RecommendProcessor:
     async def _lists(
         self, asked: Sequence[SliceVectorRecord], profiles: dict[str, UserProfile], partition: int
     ) -> list[OutRecord]:
+        if any(record.join_epoch is not None for record in asked):
+            await self._items.catch_up(await self._catalogue.ends())
         queries = await self._queries([record.user_id for record in asked], profiles)
         lists: list[OutRecord] = []
         for join_epoch, group in by_epoch(asked):

@@ -162,8 +162,8 @@ def _judge_status(
 
 def _judge_sums(check: Check, intake: Intake, sums: Sums, removed: int, where: dict[str, Any]) -> None:
     if not sums.is_settled:
-        place = f"{intake.topic}[{intake.partition}]"
-        check.note(f"{place}: the role is at work, so the kept histories were not summed; its own totals were")
+        what = f"the sum of the histories of {intake.topic}[{intake.partition}]"
+        check.leave_out(what, "the role is at work, so they are of several moments; its own totals were checked")
         return
     found = intake.num_events[sums.position] + removed
     if sums.events != found:
@@ -178,10 +178,8 @@ def _judge_sums(check: Check, intake: Intake, sums: Sums, removed: int, where: d
 
 def _judge_letters(check: Check, intake: Intake, sums: Sums, where: dict[str, Any]) -> None:
     if intake.letters_begin:
-        check.note(
-            f"retention removed the dead letters below offset {intake.letters_begin}: "
-            f"those of {intake.topic}[{intake.partition}] were not counted"
-        )
+        what = f"the number of dead letters of {intake.topic}[{intake.partition}]"
+        check.leave_out(what, f"retention removed those below offset {intake.letters_begin} of their topic")
         return
     for reason in sorted({*intake.letters, *sums.dead_lettered}):
         counted, found = sums.dead_lettered.get(reason, 0), intake.letters.get(reason, 0)

@@ -29,8 +29,11 @@ MAX_ID_CHARS, MAX_TITLE_CHARS = 24, 28
 
 _POPULAR = "popular_"
 
-NUM_REASONS = 3
+NUM_REASONS = 2
 """Parts of a score shown: those that count most."""
+
+MAX_DIFFERENCES = 3
+"""Differences to the published list that are shown."""
 
 
 def print_inspection(inspection: Inspection, catalogue: Catalogue) -> None:
@@ -112,13 +115,13 @@ class _Printer:
 
     def _slices(self, slices: Sequence[InspectedSlice], half_lives_ms: Sequence[float]) -> None:
         shares = [f"M {_duration(half_life)}" for half_life in half_lives_ms]
-        table = _table("slice", "rev", "from", "to", "events", "closed by", "weight", "norm", *shares)
+        table = _table("slice", "rev", "last event", "span", "events", "closed by", "weight", "norm", *shares)
         for part in slices[-MAX_SLICES:]:
             table.add_row(
                 str(part.slice),
                 str(part.revision),
-                shown_time(part.first_ts),
                 shown_time(part.last_ts),
+                _duration(part.last_ts - part.first_ts),
                 str(len(part.items)),
                 (part.closed_by or "open") + ("" if part.in_history else " (forgotten)"),
                 f"{part.weight:g}",
@@ -137,7 +140,7 @@ class _Printer:
         if answer.origin != PUBLISHED:
             self.say("  no list for this event was found published: it is made anew here")
         elif answer.differences:
-            self.say(f"  published; made anew it DIFFERS: {'; '.join(answer.differences[:NUM_REASONS])}")
+            self.say(f"  published; made anew it DIFFERS: {'; '.join(answer.differences[:MAX_DIFFERENCES])}")
         else:
             self.say("  published; made anew it is the same, item by item")
         table = _table("rank", "item", "title", "score", "sources", "most of the score")
@@ -201,7 +204,12 @@ def _sources(names: Sequence[str]) -> str:
 
 
 def _duration(ms: float) -> str:
-    units: tuple[tuple[float, str], ...] = ((86_400_000.0, "d"), (3_600_000.0, "h"), (60_000.0, "m"))
+    units: tuple[tuple[float, str], ...] = (
+        (365 * 86_400_000.0, "y"),
+        (86_400_000.0, "d"),
+        (3_600_000.0, "h"),
+        (60_000.0, "m"),
+    )
     for size, unit in units:
         if ms >= size:
             return f"{ms / size:.3g}{unit}"

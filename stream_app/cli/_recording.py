@@ -76,18 +76,26 @@ def prepare(out: Path | None, golden: Path | None, score_tolerance: float) -> Wi
 
 
 def summary(outcome: Mapping[str, Any]) -> str:
-    """A line or two for people."""
+    """A few lines for people."""
+    lines = _outcome_lines(outcome)
+    if "prefix" in outcome:
+        lines.append(f"topics and groups begin with {outcome['prefix']}; state in {outcome['state_dir']}")
+    if outcome.get("broken_off"):
+        lines.append(f"broken off: the same call with --resume goes on (its place is in {outcome['place']})")
+    return "\n".join(lines)
+
+
+def _outcome_lines(outcome: Mapping[str, Any]) -> list[str]:
     if "applied" not in outcome:
-        return f"{outcome['events_in']:,} events of {outcome['users']:,} users sent in {outcome['seconds']:g} s"
+        return [f"{outcome['events_in']:,} events of {outcome['users']:,} users sent in {outcome['seconds']:g} s"]
     refused = [f"{num:,} {reason}" for reason, num in outcome["dead_letter_reasons"].items()]
     dropped = [f"{num:,} {name}" for name, num in outcome["dropped"].items()]
-    lines = [
+    return [
         f"{outcome['events_in']:,} events in {outcome['seconds']:g} s: {outcome['applied']:,} applied, "
         f"{outcome['dead_lettered']:,} dead letters{_listed(refused)}, "
         f"{sum(outcome['dropped'].values()):,} dropped{_listed(dropped)}",
         f"{outcome['recommendations']:,} of {outcome['users']:,} users have a list",
     ]
-    return "\n".join(lines)
 
 
 def _listed(parts: list[str]) -> str:

@@ -4,52 +4,57 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stream_app.cli._context import echo_json, pairs, plain_settings, reachable_settings
-from stream_app.cli._signals import stop_event, unless_stopped
+from stream_app.cli._replay_options import ReplayOptions, options_of, parse_speed
+from stream_app.cli._replaying import Resumable, run_replay, run_with_roles
+from stream_app.cli._signals import stop_event
 from stream_app.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stream_app.recorded_topics import OutputEnds
     from stream_app.recording import Recorder
-    from stream_app.replay.caught_up import Totals
-    from stream_app.replay.readers import EventLog, TsUnit
-    from stream_app.replay.report import Progress
+    from stream_app.replay.place import Place
+    from stream_app.replay.readers import Log
     from stream_app.settings import Settings
+
+__all__ = ["ReplayOptions", "command", "parse_speed", "run_replay"]
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-@dataclass(frozen=True)
-class ReplayOptions:
-    """How a log is replayed; `speed` is event seconds a second, None as fast as it goes."""
-
-    type_map: dict[str, str]
-    speed: float | None = None
-    limit: int | None = None
-    send_unknown_types: bool = False
-    items: Path | None = None
-    wait: bool = True
-
-
 @click.command("replay")
-@click.argument("file", type=FILE)
-@click.option("--offline", is_flag=True, help="Without Kafka: all roles in this process, with the model alone.")
-@click.option("--speed", default="max", show_default=True, help="`max`, or event seconds a second: 1, 60, ...")
+@click.argument("file", type=FILE, required=False)
+@click.option(
+    "--from-topic",
+    is_flag=False,
+    flag_value="",
+    metavar="[TOPIC]",
+    help="Instead of FILE: what lies on a topic, by its full name. [default: this application's events]",
+)
+@click.option("--from", "start", metavar="BOUND", help="First offset or record time of the topic. [default: its start]")
+@click.option("--to", "end", metavar="BOUND", help="Where to stop: the first one left out. [default: its end now]")
+@click.option("--offline", is_flag=True, help="Without sending: all roles in this process, with the model alone.")
+@click.option("--speed", default="max", show_default=True, help="`max`, `real`, or event seconds a second: x60, ...")
+@click.option("--pause-at", metavar="TIME", help="Stand still before the first event from TIME on.")
+@click.option("--resume", is_flag=True, help="Go on where this replay was broken off.")
 @click.option("--limit", type=click.IntRange(min=0), help="Stop after so many rows.")
 @click.option("--field", "fields", multiple=True, metavar="FIELD=COLUMN", help="The log's column of a field.")
 @click.option("--type-map", "types", multiple=True, metavar="TYPE=OURS", help="Send a type as one of ours.")
 @click.option("--ts-unit", type=click.Choice(["ms", "s", "us"]), help="Unit of integer times in the log.")
 @click.option("--items", type=FILE, help="A catalogue (NDJSON) to send first.")
 @click.option("--send-unknown-types", is_flag=True, help="Let types that nobody named become dead letters.")
+@click.option("--namespace", metavar="NAME", help="Into topics and groups of its own, made where they are missing.")
+@click.option("--fresh", is_flag=True, help="As --namespace, with a new name.")
+@click.option("--with-roles", is_flag=True, help="Start the roles of that namespace, and stop them in the end.")
+@click.option("--remove", is_flag=True, help="Remove that namespace in the end; without a log that is all.")
 @click.option("--no-wait", is_flag=True, help="Do not wait for the roles.")
 @click.option("--record", type=FILE, metavar="OUT", help="Write the last lists and the slices to a file.")
 @click.option("--check", type=FILE, metavar="GOLDEN", help="Compare with a recorded file; exit code 1 if it differs.")
@@ -62,98 +67,142 @@ class ReplayOptions:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the line of JSON and nothing else.")
 @click.pass_context
-def command(
-    ctx: click.Context,
-    file: Path,
-    offline: bool,
-    speed: str,
-    limit: int | None,
-    fields: Sequence[str],
-    types: Sequence[str],
-    ts_unit: str | None,
-    items: Path | None,
-    send_unknown_types: bool,
-    no_wait: bool,
-    record: Path | None,
-    check: Path | None,
-    score_tolerance: float,
-    as_json: bool,
-) -> None:
-    """Send the events of FILE with their own times, and wait until the lists are made.
+def command(ctx: click.Context, /, **given: Any) -> None:
+    """Send the events of FILE, or of a topic, with their own times, and wait until the lists are made.
 
-    FILE is Parquet, NDJSON or CSV, the last two may be gzipped. Stdout gets one line of JSON: how many events went
-    in and what became of them. Exit code 1 where that does not add up, the roles did not catch up, or the outcome is
-    not that of GOLDEN. Ctrl-C ends the log there; with --offline it gives up.
+    FILE is Parquet, NDJSON or CSV, the last two may be gzipped. Of a topic the records are sent as they lie there, bad
+    ones too; BOUND is an offset for every partition, pairs like 0:100,1:250, or a record time (RFC 3339, or a number
+    with ms). Stdout gets one line of JSON: how many events went in and what became of them. Exit code 1 where that does
+    not add up, the roles did not catch up, or the outcome is not that of GOLDEN.
 
-    With --offline nothing is sent: the same stages run here, and give the same lists and slices as the roles would.
+    Ctrl-C breaks the replay off, and --resume goes on behind the last record that Kafka acknowledged, also after a
+    crash. Ctrl-Z and `fg` interrupt it; a pause that --pause-at makes ends with Enter or SIGCONT. With --offline
+    nothing is sent: the same stages run here, and give the same lists and slices as the roles would.
     """
     from stream_app.cli import _recording
-    from stream_app.replay.readers import open_log
 
-    options = ReplayOptions(
-        type_map=pairs(types, "--type-map"),
-        speed=parse_speed(speed),
-        limit=limit,
-        send_unknown_types=send_unknown_types,
-        items=items,
-        wait=not no_wait,
-    )
-    _check_together(options, offline=offline, is_recorded=record is not None or check is not None)
-    log = open_log(file, pairs(fields, "--field") or None, ts_unit=cast("TsUnit | None", ts_unit))
-    wish = _recording.prepare(record, check, score_tolerance)
-    settings = plain_settings(ctx) if offline else reachable_settings(ctx)
-    if offline:
-        outcome = _replay_offline(settings, log, options, wish.recorder, quiet=as_json)
+
+    options = options_of(given)
+    settings = plain_settings(ctx) if given["offline"] and given["file"] else reachable_settings(ctx)
+    own = _namespace_of(settings, given)
+    if not given["file"] and given["from_topic"] is None:
+        _remove(own)
+        return
+    log, resumable = _open(settings, own, given)
+    wish = _recording.prepare(given["record"], given["check"], given["score_tolerance"])
+    if given["offline"]:
+        outcome = _replay_offline(settings, log, options, wish.recorder, is_quiet=given["as_json"])
     else:
-        outcome = asyncio.run(_replay(settings, log, options, wish.recorder, quiet=as_json))
+        with _namespace(settings, own, given) as used:
+            outcome = _replay_to_kafka(used, log, options, wish.recorder, resumable, is_quiet=given["as_json"])
+    outcome |= _facts_of(log, settings, own, resumable, outcome)
     outcome |= wish.fulfil(outcome, settings)
-    if not as_json:
+    if not given["as_json"]:
         click.echo(_recording.summary(outcome), err=True)
     echo_json(outcome)
     if outcome.get("balanced") is False or outcome.get("same") is False:
         ctx.exit(1)
 
 
-def parse_speed(text: str) -> float | None:
-    """The factor that `--speed` names; None for ``max``.
+def _open(settings: Settings, own: Settings, given: Mapping[str, Any]) -> tuple[Log, Resumable]:
+    """The log, and where a replay of it into the namespace `own` keeps its place.
 
     Raises:
-        UsageError: It is neither ``max`` nor a number above 0.
+        LogFormatError: The log cannot be read.
+        UsageError: It is the topic that is sent to, or there is no place to go on from.
     """
-    if text == "max":
-        return None
+    from stream_app.replay.place import PlaceFile
+    from stream_app.replay.readers import open_log
+    from stream_app.topics import EVENTS, prefixed
+
+    target = prefixed(own.prefix, EVENTS)
+    topic = given["from_topic"] or prefixed(settings.prefix, EVENTS)
+    file = PlaceFile(own, target, str(given["file"].resolve()) if given["file"] else topic)
+    resumable = Resumable(file, file.read() if given["resume"] else None)
+    if given["file"]:
+        return open_log(given["file"], pairs(given["fields"], "--field") or None, ts_unit=given["ts_unit"]), resumable
+    if topic == target and not given["offline"]:
+        raise UsageError(
+            f"{topic} would be sent to itself: each of its events would be there twice.",
+            mend="replay it with --fresh --with-roles, or --offline",
+        )
+    return _topic_log(settings, topic, given, resumable.place), resumable
+
+
+def _topic_log(settings: Settings, topic: str, given: Mapping[str, Any], place: Place | None) -> Log:
+    from stream_app.replay.ranges import parse_bound, resolve_ranges
+    from stream_app.replay.topic_log import TopicLog
+
+    if place is not None:
+        # What the topic got since then was not in the range.
+        kept = place.identity["log"]["ranges"]
+        return TopicLog(settings, topic, {int(number): (low, high) for number, (low, high) in kept.items()})
+    start, end = (
+        None if given[name] is None else parse_bound(given[name], option)
+        for name, option in (("start", "--from"), ("end", "--to"))
+    )
+    return TopicLog(settings, topic, asyncio.run(resolve_ranges(settings, topic, start, end)))
+
+
+def _namespace_of(settings: Settings, given: Mapping[str, Any]) -> Settings:
+    """The settings of the namespace that is asked for; without one those of the application."""
+    if not given["namespace"] and not given["fresh"]:
+        return settings
+    from stream_app.replay.namespaces import fresh_name, namespace_of
+
+    return namespace_of(settings, given["namespace"] or fresh_name())
+
+
+@contextmanager
+def _namespace(settings: Settings, own: Settings, given: Mapping[str, Any]) -> Iterator[Settings]:
+    """The namespace, made where it is missing, for the block; removed behind it if that is asked for."""
+    if own is settings:
+        yield settings
+        return
+    from stream_app.models import served_model
+    from stream_app.replay.namespaces import make_namespace
+
+    if given["with_roles"]:
+        served_model(own)  # refuse before topics are made
+    made = make_namespace(settings, own)
+    if not given["with_roles"] and not given["as_json"]:
+        environ = f"SLICEFLOW_PREFIX={made.prefix} SLICEFLOW_STATE_DIR={made.state_path}"
+        click.echo(f"roles of this namespace: {environ} KAFKA_BOOTSTRAP_SERVERS=... sliceflow up", err=True)
     try:
-        factor = float(text)
-    except ValueError:
-        factor = 0.0
-    if not 0 < factor < float("inf"):
-        raise UsageError(
-            f"--speed {text} is neither `max` nor a number above 0.",
-            mend="1 is real time, 60 an hour of the log in a minute",
-        )
-    return factor
+        yield made
+    finally:
+        if given["remove"]:
+            _remove(made)
 
 
-def _check_together(options: ReplayOptions, *, offline: bool, is_recorded: bool) -> None:
-    if offline and options.speed is not None:
-        raise UsageError("--offline has no clock to keep a --speed by.", mend="leave out one of the two")
-    if offline and not options.wait:
-        raise UsageError("--offline has nobody to wait for, so --no-wait makes no sense.", mend="leave out --no-wait")
-    if is_recorded and not options.wait:
-        raise UsageError(
-            "With --no-wait the lists are not made yet when --record and --check look at them.",
-            mend="leave out --no-wait",
-        )
+def _remove(own: Settings) -> None:
+    from stream_app.replay.namespaces import remove_namespace
+
+    click.echo(f"{remove_namespace(own)} topics of {own.prefix} removed", err=True)
+
+
+def _facts_of(
+    log: Log, settings: Settings, own: Settings, resumable: Resumable, outcome: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What else is to be said: the range of a topic, the namespace, and how a broken-off replay can go on."""
+    facts: dict[str, Any] = {}
+    if "ranges" in (identity := log.identity()):
+        facts |= {"topic": identity["topic"], "ranges": identity["ranges"]}
+    if own is not settings:
+        facts |= {"prefix": own.prefix, "state_dir": str(own.state_path)}
+    if outcome.get("broken_off"):
+        facts["place"] = str(resumable.file.path)
+    return facts
 
 
 def _replay_offline(
-    settings: Settings, log: EventLog, options: ReplayOptions, recorder: Recorder | None, *, quiet: bool
+    settings: Settings, log: Log, options: ReplayOptions, recorder: Recorder | None, *, is_quiet: bool
 ) -> dict[str, Any]:
     from stream_app.offline_replay import replay_offline
     from stream_app.replay.report import progress
 
     started_s = time.monotonic()
-    with progress(_console(quiet=quiet)) as show:
+    with progress(_console(is_quiet=is_quiet)) as show:
         made = replay_offline(
             log,
             settings,
@@ -177,86 +226,26 @@ def _replay_offline(
     }
 
 
-async def _replay(
-    settings: Settings, log: EventLog, options: ReplayOptions, recorder: Recorder | None, *, quiet: bool
+def _replay_to_kafka(
+    settings: Settings,
+    log: Log,
+    options: ReplayOptions,
+    recorder: Recorder | None,
+    resumable: Resumable,
+    *,
+    is_quiet: bool,
 ) -> dict[str, Any]:
     from stream_app.replay.report import progress
 
-    with stop_event() as stop, progress(_console(quiet=quiet)) as show:
-        return await run_replay(settings, log, options, show, stop, recorder)
+    async def run() -> dict[str, Any]:
+        replay = run_with_roles if options.with_roles else run_replay
+        with stop_event() as stop, progress(_console(is_quiet=is_quiet)) as show:
+            return await replay(settings, log, options, show, stop, recorder, resumable)
+
+    return asyncio.run(run())
 
 
-def _console(*, quiet: bool) -> Console:
+def _console(*, is_quiet: bool) -> Console:
     from rich.console import Console
 
-    return Console(stderr=True, quiet=quiet)
-
-
-async def run_replay(
-    settings: Settings,
-    log: EventLog,
-    options: ReplayOptions,
-    show: Progress,
-    stop: asyncio.Event,
-    recorder: Recorder | None = None,
-) -> dict[str, Any]:
-    """Replay `log` to Kafka and say what came of it, in plain values; `recorder` takes the lists and slices.
-
-    Raises:
-        SliceflowError: As `replay_log` and `wait_caught_up`.
-        click.Abort: `stop` was set while waiting for the roles.
-    """
-    from stream_app.recorded_topics import output_ends
-    from stream_app.replay import caught_up
-    from stream_app.replay.producer import replay_log, send_items
-
-    started_s = time.monotonic()
-    if options.items is not None:
-        show(f"{await send_items(options.items, settings)} items sent")
-    before = await caught_up.read_totals(settings)
-    since = await output_ends(settings)
-    sent = await replay_log(
-        log,
-        settings,
-        type_map=options.type_map,
-        speed=options.speed,
-        limit=options.limit,
-        send_unknown_types=options.send_unknown_types,
-        stop=stop,
-        on_sent=lambda num_sent: show(f"{num_sent:,} events sent"),
-    )
-    facts: dict[str, Any] = {"events_in": sent.num_events, "users": len(sent.users)}
-    if not options.wait:
-        return {**facts, "seconds": round(time.monotonic() - started_s, 3)}
-    stop.clear()  # a Ctrl-C that ended the log is done with; the next one ends the waiting
-    waiting = caught_up.wait_caught_up(settings, on_lag=lambda lag: show(f"{lag.role}: {lag.behind:,} behind"))
-    await unless_stopped(stop, waiting)
-    show("reading the lists")
-    totals = (await caught_up.read_totals(settings)).since(before)
-    facts |= await _outcome(settings, sent.users, totals, since, recorder)
-    return {
-        **facts,
-        "seconds": round(time.monotonic() - started_s, 3),
-        "balanced": totals.balances(sent.num_events),
-    }
-
-
-async def _outcome(
-    settings: Settings, users: Collection[bytes], totals: Totals, since: OutputEnds, recorder: Recorder | None
-) -> dict[str, Any]:
-    """What became of the events, as the topics tell it."""
-    from stream_app.recorded_topics import dead_letter_reasons, record_topics
-    from stream_app.replay.caught_up import users_with_list
-
-    if recorder is None:
-        num_lists = await users_with_list(settings, users, since.lists)
-    else:
-        await record_topics(settings, recorder, users, since)
-        num_lists = recorder.num_lists
-    return {
-        "applied": totals.applied,
-        "dead_lettered": totals.dead_lettered,
-        "dead_letter_reasons": await dead_letter_reasons(settings, since) if totals.dead_lettered else {},
-        "dropped": dict(totals.dropped),
-        "recommendations": num_lists,
-    }
+    return Console(stderr=True, quiet=is_quiet)

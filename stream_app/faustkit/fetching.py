@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 
@@ -36,13 +36,12 @@ class RunConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         super().__init__(*topics, **settings)
         self._reads_runs = reads_runs
         self._max_run_records = max_run_records
+        self._held: set[TopicPartition] = set()
 
     async def start(self) -> None:
         """Connect, and take over how fetched bytes become records."""
         await super().start()
         fetcher: Fetcher = self._fetcher
-        # A partition of which nothing is taken for a while must not hold up the fetches of the others.
-        fetcher._prefetch_backoff = 0.0
         process = fetcher._proc_fetch_request
 
         async def process_as_runs(*args: Any) -> Any:
@@ -51,14 +50,30 @@ class RunConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             for tp, result in fetcher._records.items():
                 if type(result) is FetchResult and self._reads_runs(tp.topic):
                     self._as_runs(result)
+            self._hold_up_nobody()
             return has_new_data
 
         fetcher._proc_fetch_request = process_as_runs
 
-    def wake(self) -> None:
-        """Let whoever waits in `getmany` look again; to be called in the event loop of this consumer."""
+    def hold(self, tp: TopicPartition) -> None:
+        """Nothing of this partition will be taken for now; to be called in the event loop of this consumer."""
+        self._held.add(tp)
+        self._hold_up_nobody()
+        self._fetcher._notify(self._fetcher._wait_consume_future)
+
+    def release(self, tp: TopicPartition) -> None:
+        """The partition is taken from again: whoever waits in `getmany` looks again; to be called as `hold`."""
+        self._held.discard(tp)
         for waiter in self._fetcher._fetch_waiters:
             self._fetcher._notify(waiter)
+
+    def _hold_up_nobody(self) -> None:
+        # While fetched data is not taken, aiokafka fetches nothing from the same broker for a tenth of a second: it
+        # will be taken in a moment, and its partition should not miss the next fetch. Not so what is held.
+        for tp in self._held:
+            result = self._fetcher._records.get(tp)
+            if type(result) is FetchResult:
+                result._backoff = 0.0
 
     def _as_runs(self, result: FetchResult) -> None:
         if type(result._partition_records) is PartitionRecords:

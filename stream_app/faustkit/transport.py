@@ -111,9 +111,13 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             except KafkaError as error:
                 log.warning("Kafka does not say where the input ends: %r", error)
 
-    def wake(self) -> None:
+    def hold(self, tp: TP) -> None:
+        """Let this partition wait without holding up the fetches of the others; may be called from any thread."""
+        self.thread_loop.call_soon_threadsafe(self._ensure_consumer().hold, tp)
+
+    def release(self, tp: TP) -> None:
         """Let the fetch that waits look again at what it may take; may be called from any thread."""
-        self.thread_loop.call_soon_threadsafe(self._ensure_consumer().wake)
+        self.thread_loop.call_soon_threadsafe(self._ensure_consumer().release, tp)
 
     def _create_worker_consumer(self, transport: Any) -> RunConsumer:
         self._assignor = self.app.assignor
@@ -189,6 +193,7 @@ class BatchConsumer(driver.Consumer):
         """Take nothing more of this partition for now."""
         self._held.add(tp)
         self.pause_partitions([tp])
+        self._thread.hold(tp)
 
     def release(self, tp: TP) -> None:
         """Take from this partition again, at once."""
@@ -196,7 +201,7 @@ class BatchConsumer(driver.Consumer):
             self._held.discard(tp)
             self.resume_partitions([tp])
             self._is_released.set()
-            self._thread.wake()
+            self._thread.release(tp)
 
     async def _wait_next_records(self, timeout: float) -> Any:
         # Faust sleeps for a second when there is nothing to ask for.
@@ -272,7 +277,8 @@ class BatchConsumer(driver.Consumer):
         for tp in revoked:
             self._count_acknowledged(tp)  # Faust drops what it noted, and only then commits for the last time.
         await super().on_partitions_revoked(revoked)
-        self._held.clear()
+        while self._held:
+            self._thread.release(self._held.pop())
         for tp in revoked:
             self._next_offsets.pop(tp, None)
             self._delivered.pop(tp, None)

@@ -12,7 +12,7 @@ from stream_app.kafka import connection
 from stream_app.models import list_rule, served_model
 from stream_app.settings import Settings
 from stream_app.settings_rules import trend_rule
-from stream_app.views import ItemView, TrendLog
+from stream_app.views import ItemView, TopicEnds, TrendLog
 from stream_app.wiring.role_app import Report, RoleApp
 
 
@@ -28,15 +28,17 @@ def build(settings: Settings, app: BatchApp, report: Report) -> RoleApp:
         trend_rule(settings),
         on_progress=app.watchdog.note_progress,
     )
+    catalogue = TopicEnds(connection(settings), names[topics.ITEMS], settings.partitions)
     executor = ThreadPoolExecutor(1, thread_name_prefix="index")
     rule = list_rule(settings, model)
     written = RecommendTopics(recommendations=topics.prefixed(settings.prefix, topics.RECOMMENDATIONS))
 
     def new_processor(partition: int) -> RecommendProcessor:
         trends.add_view(partition)
-        return RecommendProcessor(rule, written, trends, items, executor)
+        return RecommendProcessor(rule, written, trends, items, catalogue, executor)
 
     async def before() -> None:
+        await catalogue.start()
         followers = items.followers(connection(settings), names[topics.ITEM_VECTORS], names[topics.ITEMS])
         for follower in followers:
             await follower.start()

@@ -102,13 +102,14 @@ def test_counts_are_summed_over_the_newest_histories() -> None:
                 (b"a", 1, history(1)),
                 (b"b", 2, history(1, duplicate=1)),
                 (b"a", 4, history(3, late_too_old=1)),
+                (b"b", 4, history(1, duplicate=3)),
                 (PARTITION_KEY, 5, totals),
                 (b"c", 3, history(7)),
                 (b"c", None, b""),
             ]
         )
     )
-    assert (check.num_breaches, counts.applied, +counts.dropped) == (0, 4, {"duplicate": 1, "late_too_old": 1})
+    assert (check.num_breaches, counts.applied, +counts.dropped) == (0, 4, {"duplicate": 3, "late_too_old": 1})
     assert counts.totals == PartitionTotals(dead_lettered={"not_json": 2})
     assert (totals_position(fold), newest_position(fold)) == (5, 5)
 

@@ -23,20 +23,44 @@ from stream_app.replay.readers import open_log
 from stream_app.replay.sender import BatchSender
 from stream_app.restarts import RestartRule
 from stream_app.role_process import Worker
+from stream_app.roles import ROLES
 from stream_app.settings import Settings
-from stream_app.supervisor import Supervisor, workers_of
+from stream_app.supervisor import RoleEvent, Supervisor, workers_of
 from stream_app.topics import EVENTS, prefixed
 from tests.bench.stack import READY_WITHIN_S, RunningRoles
 from tests.faults.launcher import NO_TROUBLE, Task, Trouble, command
 
-PIECE_EVENTS: Final = 100
+PIECE_EVENTS: Final = 50
 """Events sent at once."""
+
+UNHURRIED_S: Final = 0.3
+"""Between two pieces that are to be runs of their own: the roles keep what they did every 0.2 s."""
 
 POLL_S: Final = 0.05
 FROM_THE_START: Final = OutputEnds({}, {}, {})
 
 Troubles = Mapping[str, Sequence[Trouble]]
 """What goes wrong in the first, second, ... life of the worker of a role; nothing in later ones."""
+
+
+@dataclass
+class ReadyRoles(RunningRoles):
+    """Running roles, and which of them are ready."""
+
+    ready: set[str] = field(default_factory=set)
+
+    @property
+    def are_ready(self) -> bool:
+        """Whether all are."""
+        return len(self.ready) == len(ROLES)
+
+    def take(self, event: RoleEvent) -> None:
+        """Learn from what the supervisor tells."""
+        super().take(event)
+        if event.worker is not None and event.event == "ready":
+            self.ready.add(event.worker.role)
+        elif event.worker is not None and event.event == "died":
+            self.ready.discard(event.worker.role)
 
 
 @dataclass
@@ -49,12 +73,20 @@ class Chain:
         num_sent: Events sent so far.
         sending: Held while events are on their way: a broker that is to be killed is not killed under them, for it is
             the roles that are tested.
+        is_patient: Feed slowly, and only while all roles are ready, so that each of their lives has several runs.
     """
 
     settings: Settings
-    roles: RunningRoles
+    roles: ReadyRoles
     num_sent: int = 0
     sending: asyncio.Lock = field(default_factory=asyncio.Lock)
+    is_patient: bool = False
+
+    async def wait_turn(self, events_per_s: float) -> None:
+        """Wait until the next piece is to be sent."""
+        await asyncio.sleep(UNHURRIED_S if self.is_patient else PIECE_EVENTS / events_per_s)
+        while self.is_patient and not self.roles.are_ready:
+            await asyncio.sleep(POLL_S)
 
     async def wait_sent(self, num_events: int) -> None:
         """Wait until so many events are sent."""
@@ -82,14 +114,14 @@ async def nothing(chain: Chain) -> None:
 
 
 @asynccontextmanager
-async def _supervised(settings: Settings, troubles: Troubles) -> AsyncIterator[RunningRoles]:
+async def _supervised(settings: Settings, troubles: Troubles) -> AsyncIterator[ReadyRoles]:
     lives: Mapping[str, Iterator[Trouble]] = {role: iter(listed) for role, listed in troubles.items()}
 
     def command_of(worker: Worker) -> list[str]:
         trouble = next(lives.get(worker.role, iter(())), NO_TROUBLE)
         return command(Task(settings=settings, role=worker.role, instance=worker.instance, trouble=trouble))
 
-    roles = RunningRoles()
+    roles = ReadyRoles()
     rule = RestartRule(max_delay_s=0.2)
     supervisor = Supervisor(settings, workers_of({}), on_event=roles.take, rule=rule, command_of=command_of)
     async with supervisor:
@@ -138,7 +170,7 @@ async def _feed(chain: Chain, log: Path, events_per_s: float) -> Counted:
             async with chain.sending:
                 await sender.send(plan.records_of(piece))
             chain.num_sent += len(piece)
-            await asyncio.sleep(PIECE_EVENTS / events_per_s)
+            await chain.wait_turn(events_per_s)
         async with chain.sending:
             await sender.send(plan.last_ticks())
     return plan.counted
