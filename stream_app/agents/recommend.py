@@ -71,16 +71,16 @@ class RecommendProcessor:
         kept = tables.load_values(values, users, tables.PROFILE)
         profiles = {user_id: profile for user_id, (_, profile) in kept.items()}
         news = [
-            record
+            (record, offset)
             for record, offset in zip(records, run.offsets, strict=True)
             if record.user_id not in kept or offset > kept[record.user_id][0]
         ]
-        asked = take_vectors(news, profiles, self._rule.release)
+        asked = take_vectors([record for record, _ in news], profiles, self._rule.release)
         effects = Effects(await self._lists(asked, profiles, run.partition))
-        for user_id in users:
+        # Who has no news is left alone: what is read again may end earlier than what a profile reflects already.
+        for user_id, offset in {record.user_id: offset for record, offset in news}.items():
             if user_id in profiles:
-                key = tables.key_of(user_id)
-                effects.changes[key] = Stored(run.offsets[-1], tables.encode_value(profiles[user_id]))
+                effects.changes[tables.key_of(user_id)] = Stored(offset, tables.encode_value(profiles[user_id]))
         return effects
 
     async def _lists(

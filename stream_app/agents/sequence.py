@@ -69,16 +69,14 @@ class SequenceProcessor:
         last_offset = run.offsets[-1]
         effects = self._stage.end_run(last_offset, self._topics.num_partitions)
         self._totals_position = max(self._totals_position, last_offset)
-        return self._effects(effects, dead_letters, run.partition, last_offset)
+        return self._effects(effects, dead_letters, run.partition)
 
     def _read(self, run: Run, place: int) -> Content:
         return read_record(
             run.keys[place], run.values[place], run.timestamps_ms[place], run.headers[place], self._rules
         )
 
-    def _effects(
-        self, effects: SequenceEffects, dead_letters: list[OutRecord], partition: int, last_offset: int
-    ) -> Effects:
+    def _effects(self, effects: SequenceEffects, dead_letters: list[OutRecord], partition: int) -> Effects:
         topics = self._topics
         outputs = [
             OutRecord(topics.slices, partition, tables.key_of(record.user_id), encode(record))
@@ -86,7 +84,7 @@ class SequenceProcessor:
         ]
         outputs += self._activity_records(effects.activity)
         outputs += dead_letters
-        status = OutRecord(topics.status, 0, b"%d" % partition, encode(self._stage.status(last_offset)))
+        status = OutRecord(topics.status, 0, b"%d" % partition, encode(self._stage.status(self._totals_position)))
         changes = {
             tables.key_of(user_id): Stored(kept.position, tables.encode_value(kept.history))
             for user_id, kept in effects.changed.items()

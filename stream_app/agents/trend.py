@@ -41,6 +41,7 @@ class TrendProcessor:
         self._clock_s = clock_s
         self._heard_s: dict[int, float] = {}
         self._started_s = clock_s()
+        self._totals_position = -1
 
     def opening(self) -> list[OutRecord]:
         """Nothing is published before the first run."""
@@ -51,6 +52,7 @@ class TrendProcessor:
         for key, stored in items:
             if tables.is_partition_key(key):
                 self._stage.totals = tables.TREND_TOTALS.decode(stored.payload)
+                self._totals_position = stored.position
             else:
                 self._stage.restore_item(key.decode("utf-8"), tables.STATISTICS.decode(stored.payload))
 
@@ -74,7 +76,9 @@ class TrendProcessor:
             tables.key_of(item_id): Stored(position, tables.encode_value(statistics))
             for item_id, (position, statistics) in stage.changed.items()
         }
-        changes[tables.PARTITION_KEY] = Stored(run.offsets[-1], tables.encode_value(stage.totals))
+        # What is read again may end earlier than what the totals reflect already.
+        self._totals_position = max(self._totals_position, run.offsets[-1])
+        changes[tables.PARTITION_KEY] = Stored(self._totals_position, tables.encode_value(stage.totals))
         return Effects(outputs, changes)
 
     def _hear(self, records: list[ActivityRecord]) -> None:

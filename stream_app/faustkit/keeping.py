@@ -77,6 +77,9 @@ class PartitionState:
 
     async def take(self, effects: Effects, next_offset: int) -> None:
         """Take in the changes of a run whose outputs are acknowledged; waits while too much is pending."""
+        # In the order of the last change: what vouches for all before it is to stay behind them in the changelog.
+        for key in effects.changes:
+            self._pending.pop(key, None)
         self._pending.update(effects.changes)
         self._facts.update(((fact.topic, fact.partition, fact.key), fact) for fact in effects.facts)
         self._next_offset = next_offset

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -70,25 +70,10 @@ class TopicLog:
             LogFormatError: Records of the range were removed while it was read.
             KafkaUnreachableError: The broker did not deliver in time.
         """
-        rows = islice(self._rows(), limit)
+        lanes = {number: Lane(self._rules, *ends) for number, ends in self._ranges.items()}
+        rows = islice(merged(lanes, lambda: self._fill(lanes)), limit)
         while chunk := list(islice(rows, chunk_events)):
             yield chunk
-
-    def _rows(self) -> Iterator[TopicRow]:
-        lanes = {number: Lane(self._rules, *ends) for number, ends in self._ranges.items()}
-        self._fill(lanes)
-        waiting = [(lane.rows[0].clock_ms, number) for number, lane in lanes.items() if lane.rows]
-        heapq.heapify(waiting)
-        while waiting:
-            _, number = waiting[0]
-            lane = lanes[number]
-            yield lane.rows.popleft()
-            if not lane.rows and not lane.is_read:
-                self._fill(lanes)
-            if lane.rows:
-                heapq.heapreplace(waiting, (lane.rows[0].clock_ms, number))
-            else:
-                heapq.heappop(waiting)
 
     def _fill(self, lanes: Mapping[int, Lane]) -> None:
         """Read on, until every lane has a row, or nothing is left of it."""
@@ -159,6 +144,28 @@ class Lane:
     def _advance(self, ts_ms: int) -> None:
         if ts_ms < MAX_TICK_MS:
             self._clock_ms = max(self._clock_ms, ts_ms)
+
+
+def merged(lanes: Mapping[int, Lane], fill: Callable[[], None]) -> Iterator[TopicRow]:
+    """The rows of all lanes by their clocks, those of equal clocks by partition; each lane's own order is kept.
+
+    Args:
+        lanes: By partition.
+        fill: Reads on, until every lane that is not read to its end has a row.
+    """
+    fill()
+    waiting = [(lane.rows[0].clock_ms, number) for number, lane in lanes.items() if lane.rows]
+    heapq.heapify(waiting)
+    while waiting:
+        _, number = waiting[0]
+        lane = lanes[number]
+        yield lane.rows.popleft()
+        if not lane.rows and not lane.is_read:
+            fill()
+        if lane.rows:
+            heapq.heapreplace(waiting, (lane.rows[0].clock_ms, number))
+        else:
+            heapq.heappop(waiting)
 
 
 def own_headers(headers: Sequence[tuple[str, bytes]]) -> tuple[tuple[str, bytes], ...]:

@@ -106,10 +106,10 @@ class TrendStage:
         item_ids = sorted(self._pending.pop(epoch))
         self.preload(set(item_ids) - self._loaded.keys())
         for item_id in item_ids:
-            _, statistics = self._statistics(item_id)
+            position, statistics = self._statistics(item_id)
             record = fold(item_id, statistics, epoch, self._rule)
             if record is not None:
-                self._keep(item_id, last_offset, statistics)
+                self._keep(item_id, max(position, last_offset), statistics)
                 yield record
 
     def _statistics(self, item_id: str) -> tuple[int, ItemStatistics]:

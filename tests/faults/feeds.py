@@ -1,4 +1,4 @@
-"""Event logs with everything in them that logs have: late, doubled and broken lines, a hot user, odd names everywhere."""
+"""Event logs with everything in them that logs have: late, doubled and broken lines, a hot user, odd names."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.bench.common import EXAMPLE
+from tests.faults.rig import Sent
 
 START_MS: Final = 1_700_000_000_000
 EPOCH_S: Final = 300.0
@@ -107,3 +108,15 @@ def write_log(path: Path, num_events: int, seed: int) -> Counter[str]:
 
 def _write(file: Any, row: Row) -> None:
     file.write(json.dumps(row).encode("utf-8") + b"\n")
+
+
+def clicks(start: int, stop: int, *, num_users: int = 7, **fields: Any) -> list[Sent]:
+    """Plain events, one a second, numbered from `start`; all have `fields`."""
+    return [click(f"u{number % num_users}", number, **fields) for number in range(start, stop)]
+
+
+def click(user_id: str, number: int = 0, **fields: Any) -> Sent:
+    """One event at second `number` of an item of five; its record has the event's time."""
+    ts = START_MS + 1000 * number
+    event = {"user_id": user_id, "item_id": f"i{number % 5}", "type": "click", "ts": ts, **fields}
+    return Sent(user_id.encode("utf-8"), json.dumps(event).encode("utf-8"), ts)

@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import CommitFailedError
 
 from stream_app.kafka import admin_client, partition_of
 from stream_app.lag import committed_offsets, group_name
@@ -199,6 +200,27 @@ class Rig:
             return {number: at for (topic, number), at in offsets.items() if topic == self.name(ROLE_INPUTS[role])}
 
         return asyncio.run(scenario())
+
+    def try_commit(self, offsets: dict[int, int], role: str = "sequence") -> bool:
+        """Commit these offsets in the name of a role; False while its group has members."""
+
+        async def scenario() -> None:
+            async with AIOKafkaConsumer(
+                bootstrap_servers=self.settings.kafka.bootstrap_servers,
+                group_id=group_name(self.settings, role),
+                enable_auto_commit=False,
+            ) as consumer:
+                partitions = {
+                    TopicPartition(self.name(ROLE_INPUTS[role]), number): at for number, at in offsets.items()
+                }
+                consumer.assign(list(partitions))
+                await consumer.commit(partitions)
+
+        try:
+            asyncio.run(scenario())
+        except CommitFailedError:
+            return False
+        return True
 
     def behind(self, role: str = "sequence") -> int:
         """How many offsets of its input a role has not committed."""

@@ -113,6 +113,19 @@ def test_a_change_while_another_is_being_kept_is_kept_too(run: Any) -> None:
     assert [record.value for record in bench.changelog.records if record.topic == "facts"] == [b"1", b"3"]
 
 
+def test_changes_are_kept_in_the_order_in_which_they_were_made_last(run: Any) -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.changelog.gate.clear()
+        for number, names in enumerate(("a!", "b!", "a!")):
+            await bench.state.take(Effects(changes={b"%c" % ord(name): Stored(number, b"v") for name in names}), number)
+        bench.changelog.gate.set()
+        await bench.state.keep()
+
+    bench = run(scenario)
+    # What comes last in each run, to vouch for all before it, is the last of all.
+    assert [record.key for record in bench.changelog.records][-3:] == [b"b", b"a", b"!"]
+
+
 def test_a_run_without_changes_is_committed(run: Any) -> None:
     async def scenario(bench: Bench) -> None:
         await bench.state.take(Effects(), 9)

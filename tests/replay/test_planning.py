@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stream_app.kafka import partition_of
 from stream_app.records import STRICT_HEADER, TICK_HEADER
-from stream_app.replay.pacing import SLACK_S, Pacer
+from stream_app.replay.pacing import MAX_LATE_S, SLACK_S, Pacer, Schedule, place_of
 from stream_app.replay.planning import MALFORMED_KEY, MAX_TICK_MS, PlannedRecord, ReplayPlan, event_time_ms
 from stream_app.replay.readers import Row
 
@@ -51,6 +51,14 @@ def test_an_event_as_a_record() -> None:
 
 def test_a_replay_ends_with_a_tick_that_lets_go_of_the_clock() -> None:
     assert [tick_of(record) for record in planned([row("ann", 1234)])[-3:]] == [b"1300 last"] * 3
+
+
+def test_what_is_broken_off_and_goes_on_leaves_the_clock_where_it_was() -> None:
+    plan = ReplayPlan(2, EPOCH_MS)
+    assert [*plan.release_ticks(), *plan.resume_ticks()] == []
+    list(plan.records_of([row("ann", 1234)]))
+    assert [tick_of(record) for record in plan.release_ticks()] == [b"1200 last"] * 2
+    assert [tick_of(record) for record in plan.resume_ticks()] == [b"1200"] * 2
 
 
 def test_a_log_without_a_single_time_has_no_ticks() -> None:
@@ -154,3 +162,39 @@ def test_pacing_loses_nothing_and_never_goes_back(rows: list[Row], factor: float
     assert [one for _, listed in groups for one in listed] == rows
     times = [due_s for due_s, _ in groups]
     assert all(later - earlier > SLACK_S for earlier, later in pairwise(times))
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_schedule_waits_until_things_are_due() -> None:
+    clock = Clock()
+    schedule = Schedule(clock)
+    assert schedule.wait_s(0.0) == 0.0
+    assert schedule.wait_s(2.5) == pytest.approx(2.5)
+    clock.now_s += 2.0
+    assert schedule.wait_s(2.5) == pytest.approx(0.5)
+
+
+def test_after_standing_still_nothing_is_made_up_for() -> None:
+    clock = Clock()
+    schedule = Schedule(clock)
+    clock.now_s += 3600.0  # Ctrl-Z, and an hour later fg
+    assert schedule.wait_s(5.0) == 0.0
+    assert schedule.wait_s(6.0) == pytest.approx(1.0)
+    clock.now_s += 1.0 + MAX_LATE_S * 0.9
+    assert schedule.wait_s(6.0) == 0.0
+    # A small delay is made up for.
+    assert schedule.wait_s(8.0) == pytest.approx(2.0 - MAX_LATE_S * 0.9)
+
+
+def test_the_place_of_a_time() -> None:
+    rows: list[Row] = [row("a", 5), b"{", row("a", 20), row("a", 10)]
+    assert [place_of(rows, time_ms) for time_ms in (0, 5, 6, 20, 21)] == [0, 0, 2, 2, 4]

@@ -13,7 +13,7 @@ from stream_app.broker import EmbeddedBroker
 from stream_app.errors import LogFormatError, TopicMismatchError, UsageError
 from stream_app.preflight import ensure_topics
 from stream_app.records import TICK_HEADER
-from stream_app.replay.planning import ReplayPlan
+from stream_app.replay.planning import Counted, ReplayPlan
 from stream_app.replay.producer import check_types, item_record, replay_log, send_items
 from stream_app.replay.readers import EventLog, open_log
 from stream_app.settings import KafkaSettings, Settings
@@ -63,22 +63,26 @@ def test_a_log_lies_on_the_topic_as_it_was_planned(broker: EmbeddedBroker, topic
 
 
 @pytest.mark.kafka
-def test_a_stopped_replay_still_ends_its_last_epoch(broker: EmbeddedBroker, topic_prefix: str, tmp_path: Path) -> None:
+def test_a_stopped_replay_lets_go_of_the_clock_where_it_stands(
+    broker: EmbeddedBroker, topic_prefix: str, tmp_path: Path
+) -> None:
     settings = settings_for(broker, topic_prefix)
     ensure_topics(settings, create=True)
     log = write_log(tmp_path, 20)
 
-    async def story() -> int:
+    async def story() -> Counted:
         stop = asyncio.Event()
         # A hundredth of real time: after the first event the next one is far away.
         counted = await replay_log(log, settings, speed=0.01, stop=stop, on_sent=lambda _: stop.set())
-        return counted.num_events
+        return counted
 
-    assert asyncio.run(asyncio.wait_for(story(), 30)) == 1
+    counted = asyncio.run(asyncio.wait_for(story(), 30))
+    assert (counted.num_events, counted.is_broken_off) == (1, True)
     found = asyncio.run(read_all(broker.bootstrap_servers, f"{topic_prefix}events", NUM_PARTITIONS))
     assert len(events_of(found)) == 1
     ends = [dict(record.headers)[TICK_HEADER] for record in found if record not in events_of(found)]
-    assert ends.count(b"%d last" % (10**12 + 1000)) == NUM_PARTITIONS
+    assert [ends.count(mark) for mark in (b"%d" % 10**12, b"%d last" % 10**12)] == [NUM_PARTITIONS] * 2
+    assert len(ends) == 2 * NUM_PARTITIONS
 
 
 @pytest.mark.kafka
