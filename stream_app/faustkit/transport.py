@@ -305,9 +305,9 @@ class BatchConsumer(driver.Consumer):
         for tp, offset in committed.items():
             if offset > ends[tp]:
                 end_process(
-                    f"{tp.topic}[{tp.partition}] ends at offset {ends[tp]}, but {offset} is committed: the topic has lost "
-                    "records or was created anew. To mend it: restore the topic, or let the group begin anew with empty "
-                    "stores and changelogs."
+                    f"{tp.topic}[{tp.partition}] ends at offset {ends[tp]}, but {offset} is committed: the topic has "
+                    "lost records or was created anew. To mend it: restore the topic, or let the group begin anew with "
+                    "empty stores and changelogs."
                 )
             if offset < begins[tp]:
                 log.error(

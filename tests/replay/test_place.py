@@ -1,4 +1,4 @@
-"""Breaking off and going on: the place file, what had arrived behind it, and replays that are killed on a real broker."""
+"""Breaking off and going on: the place file, what had arrived behind it, and replays killed on a real broker."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +161,7 @@ async def replay_part(settings: Settings, log: EventLog, stop_after: int | None,
         if stop_after is not None and num_sent >= stop_after:
             stop.set()
 
-    counted = await replay_log(log, settings, speed=1000.0, stop=stop, keeping=keeping, on_sent=on_sent)
+    counted = await replay_log(log, settings, speed=100.0, stop=stop, keeping=keeping, on_sent=on_sent)
     return not counted.is_broken_off
 
 
@@ -307,7 +305,7 @@ def test_a_replay_stands_still_at_the_time_asked_for(
 
     told, num_before = asyncio.run(story())
     rows = [row for chunk in log.iter_chunks() for row in chunk]
-    expected = next(place for place, row in enumerate(rows) if isinstance(row, dict) and row["ts"] == 10**12 + 4300)  # type: ignore[comparison-overlap]
+    expected = next(place for place, row in enumerate(rows) if isinstance(row, dict) and row["ts"] == 10**12 + 4300)
     assert told == [num_before] == [expected]
     assert found_lanes(settings) == planned_lanes(log)
 
@@ -317,11 +315,9 @@ def test_a_paused_replay_can_be_stopped(broker: EmbeddedBroker, topic_prefix: st
     settings = settings_for(broker, topic_prefix, tmp_path)
     log = open_log(write_log(tmp_path, 20))
 
-    async def story() -> Counter[str]:
+    async def story() -> tuple[int, bool]:
         stop = asyncio.Event()
         counted = await replay_log(log, settings, stop=stop, pauses=Pauses(10**12 + 500, lambda _: stop.set()))
-        return Counter({"events": counted.num_events, "broken off": counted.is_broken_off})
+        return counted.num_events, counted.is_broken_off
 
-    started_s = time.monotonic()
-    assert asyncio.run(asyncio.wait_for(story(), 60)) == {"events": 7, "broken off": True}
-    assert time.monotonic() >= started_s
+    assert asyncio.run(asyncio.wait_for(story(), 60)) == (7, True)

@@ -88,7 +88,7 @@ def test_types_and_fields_are_written_as_the_roles_read_them() -> None:
         type_map={"view": "browse"},
         fields={"user_id": "visitor"},
     )
-    values = [orjson.loads(record.value) for record in records if record.key]
+    values = [orjson.loads(record.value or b"") for record in records if record.key]
     assert [value["type"] for value in values] == ["browse", "buy"]
     assert values[0] == {"visitor": "ann", "item_id": "i", "type": "browse", "ts": 1}
 
