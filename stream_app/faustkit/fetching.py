@@ -91,6 +91,8 @@ class RunReader(PartitionRecords):  # type: ignore[misc]
     def __init__(self, fetched: PartitionRecords, max_run_records: int) -> None:
         # The original has done nothing yet; this goes on in its place, with all that it was told.
         self.__dict__.update(fetched.__dict__)
+        # It and its iterator hold each other, and with them the bytes of the fetch, until somebody looks for cycles.
+        fetched.__dict__.clear()
         self._max_run_records = max_run_records
         self._records_iterator = self._unpack_records()
 

@@ -141,7 +141,8 @@ class PartitionStore:
 
     @changelog_id.setter
     def changelog_id(self, number: str) -> None:
-        self._db[_CHANGELOG_ID] = number.encode()
+        with self._marking_damage():
+            self._db[_CHANGELOG_ID] = number.encode()
 
     @property
     def input_id(self) -> str | None:
@@ -150,10 +151,12 @@ class PartitionStore:
 
     @input_id.setter
     def input_id(self, number: str) -> None:
-        self._db[_INPUT_ID] = number.encode()
+        with self._marking_damage():
+            self._db[_INPUT_ID] = number.encode()
 
     def _text(self, key: bytes) -> str | None:
-        raw = self._db.get(key)
+        with self._marking_damage():
+            raw = self._db.get(key)
         return None if raw is None else raw.decode()
 
     def items(self) -> Iterator[tuple[bytes, Stored]]:

@@ -171,6 +171,7 @@ class BatchConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self._next_offsets: dict[TP, int] = {}
         self._held: set[TP] = set()
+        self._is_committing = False
         self._is_released = asyncio.Event()
         self._delivered: dict[TP, Delivered] = {}
         self._fetched: dict[TP, int] = {}
@@ -213,8 +214,21 @@ class BatchConsumer(driver.Consumer):
         return await super()._wait_next_records(timeout)
 
     def done_up_to(self, tp: TP, next_offset: int) -> None:
-        """Everything that the inputs before `next_offset` caused is acknowledged and kept; they may be committed."""
+        """Everything that the inputs before `next_offset` caused is acknowledged and kept; they may be committed.
+
+        When nothing else is in work that is done at once: there is nothing to gather commits for.
+        """
         self._next_offsets[tp] = next_offset
+        is_all_done = all(self._next_offsets.get(other, -1) >= end for other, end in self._fetched.items())
+        if is_all_done and self.flow_active and not self._is_committing:
+            self._is_committing = True
+            self.add_future(self._commit_now())
+
+    async def _commit_now(self) -> None:
+        try:
+            await self.commit()
+        finally:
+            self._is_committing = False
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         """Fetch, and give one message for each run (or each record, on topics without batch delivery)."""

@@ -61,6 +61,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout_ms: int = 40_000
     num_standbys: int = 0
     gate: str = ""
+    commit_interval_s: float = COMMIT_INTERVAL_S
     held_partition: int = -1
     held_until: str = ""
 
@@ -142,6 +143,7 @@ def build(task: Task) -> BatchApp:
         instance_id=task.instance_id,
         session_timeout_s=6.0,
         max_run_records=task.max_run_records,
+        commit_interval_s=task.commit_interval_s,
         changelog_prefix=task.prefix,
         num_standbys=task.num_standbys,
     )

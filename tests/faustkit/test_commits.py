@@ -82,3 +82,14 @@ def test_an_input_that_was_created_anew_while_nobody_read_it_is_refused(worked_o
         assert worker.wait() == 1
         assert "deleted and created anew" in worker.text() and "begin anew with empty stores" in worker.text()
     assert len(worked_off.told()) == 20 * NUM_PARTITIONS
+
+
+def test_when_all_is_done_it_is_committed_at_once(broker: EmbeddedBroker, topic_prefix: str, tmp_path: Path) -> None:
+    stage = Stage(broker.bootstrap_servers, topic_prefix, tmp_path)
+    with stage.worker(commit_interval_s=600.0) as worker:
+        worker.wait_for("ready")
+        for _ in range(3):
+            stage.send(20)
+            stage.wait_committed()
+        assert worker.terminate() == 0
+    stage.check("w")

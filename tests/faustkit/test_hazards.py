@@ -55,6 +55,7 @@ def bare(kind: type[Any], app: Any) -> Any:
     consumer._gap = defaultdict(IntervalTree)
     consumer._committed_offset = defaultdict(lambda: None)
     consumer._next_offsets = {}
+    consumer._fetched = {INPUT: 14}  # so not everything is done, and nothing is committed at once
     consumer._delivered = defaultdict(Delivered)
     return consumer
 
