@@ -29,6 +29,35 @@ class RecommendTopics:
     recommendations: str
 
 
+@dataclass(frozen=True)
+class TakenRun:
+    """What a run does to profiles: those of its users as they are now, whom a list is due to, and what changed."""
+
+    profiles: dict[str, UserProfile]
+    asked: list[SliceVectorRecord]
+    changes: dict[bytes, Stored]
+
+
+def take_run(run: Run, values: Values, release: str) -> TakenRun:
+    """Bring the profiles of the users of `run` up to date, with the vectors of `release`."""
+    records = [_VECTOR.decode(value or b"") for value in run.values]
+    kept = tables.load_values(values, list(dict.fromkeys(record.user_id for record in records)), tables.PROFILE)
+    profiles = {user_id: profile for user_id, (_, profile) in kept.items()}
+    news = [
+        (record, offset)
+        for record, offset in zip(records, run.offsets, strict=True)
+        if record.user_id not in kept or offset > kept[record.user_id][0]
+    ]
+    asked = take_vectors([record for record, _ in news], profiles, release)
+    # Who has no news is left alone: what is read again may end earlier than what a profile reflects already.
+    changes = {
+        tables.key_of(user_id): Stored(offset, tables.encode_value(profiles[user_id]))
+        for user_id, offset in {record.user_id: offset for record, offset in news}.items()
+        if user_id in profiles
+    }
+    return TakenRun(profiles, asked, changes)
+
+
 class RecommendProcessor:
     """Handles one partition of `slice-vectors`.
 
@@ -66,22 +95,8 @@ class RecommendProcessor:
 
     async def process(self, run: Run, values: Values) -> Effects:
         """Bring the users' profiles up to date, and make a list for each user with a new event."""
-        records = [_VECTOR.decode(value or b"") for value in run.values]
-        users = list(dict.fromkeys(record.user_id for record in records))
-        kept = tables.load_values(values, users, tables.PROFILE)
-        profiles = {user_id: profile for user_id, (_, profile) in kept.items()}
-        news = [
-            (record, offset)
-            for record, offset in zip(records, run.offsets, strict=True)
-            if record.user_id not in kept or offset > kept[record.user_id][0]
-        ]
-        asked = take_vectors([record for record, _ in news], profiles, self._rule.release)
-        effects = Effects(await self._lists(asked, profiles, run.partition))
-        # Who has no news is left alone: what is read again may end earlier than what a profile reflects already.
-        for user_id, offset in {record.user_id: offset for record, offset in news}.items():
-            if user_id in profiles:
-                effects.changes[tables.key_of(user_id)] = Stored(offset, tables.encode_value(profiles[user_id]))
-        return effects
+        taken = take_run(run, values, self._rule.release)
+        return Effects(await self._lists(taken.asked, taken.profiles, run.partition), taken.changes)
 
     async def _lists(
         self, asked: Sequence[SliceVectorRecord], profiles: dict[str, UserProfile], partition: int

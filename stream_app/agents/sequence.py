@@ -15,7 +15,8 @@ from stream_app.stages.sequence import PartitionTotals, SequenceEffects, Sequenc
 from stream_app.stages.slicing import UserHistory
 
 MAX_DEAD_BYTES = 1024 * 1024
-"""A dead letter keeps at most this much of the original value: an oversize record must fit the topic."""
+"""A dead letter keeps at most this much of the original's key, and of its value: an oversize record must fit the
+topic. One that its producer compressed may be a thousand times larger than what the topic takes."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class SequenceProcessor:
                 yield OutRecord(topic, partition_of(key, num_partitions), key, encode(record))
 
     def _dead_letter(self, run: Run, place: int, rejection: Rejection) -> OutRecord:
-        value = run.values[place]
+        key, value = run.keys[place], run.values[place]
         facts = {
             "class": "rejected",
             "reason": rejection.reason,
@@ -119,5 +120,8 @@ class SequenceProcessor:
         elif len(value) > MAX_DEAD_BYTES:
             facts["truncated-from-bytes"] = str(len(value))
             value = value[:MAX_DEAD_BYTES]
+        if key is not None and len(key) > MAX_DEAD_BYTES:
+            facts["key-truncated-from-bytes"] = str(len(key))
+            key = key[:MAX_DEAD_BYTES]
         headers = [(name, text.encode("utf-8", "backslashreplace")) for name, text in facts.items()]
-        return OutRecord(self._topics.dead_letter, 0, run.keys[place], value if value is not None else b"", headers)
+        return OutRecord(self._topics.dead_letter, 0, key, value if value is not None else b"", headers)

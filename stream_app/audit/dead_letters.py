@@ -29,14 +29,15 @@ class Letter:
 
 
 def content_of(key: bytes | None, value: bytes | None, full_bytes: int) -> bytes:
-    """The fingerprint of an original: its key, as much of its value as a letter keeps, and its full length."""
+    """The fingerprint of an original: as much of its key and value as a letter keeps, and the value's full length."""
     parts = [b"" if part is None else b"." + part for part in (key, value)]
     return digest(*parts, b"%d" % full_bytes)
 
 
 def original_content(key: bytes | None, value: bytes | None) -> bytes:
     """The fingerprint of a record on `events`, as its letter must have it."""
-    return content_of(key, None if value is None else value[:MAX_DEAD_BYTES], len(value or b""))
+    kept = [None if part is None else part[:MAX_DEAD_BYTES] for part in (key, value)]
+    return content_of(kept[0], kept[1], len(value or b""))
 
 
 class DeadLetters:

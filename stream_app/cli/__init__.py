@@ -26,6 +26,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "train": "Train a model from an event log.",
         "send": "Send one event.",
         "replay": "Send an event log with its own times, and wait for the lists.",
+        "rebuild": "Make the state of a role anew from its input.",
         "recommend": "Show the current list of a user.",
         "inspect": "Show why a user's list is as it is.",
         "tail": "Follow the lists as they are published.",

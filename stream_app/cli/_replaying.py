@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import click
 import msgspec
 
 from stream_app.cli._replay_options import ReplayOptions
@@ -63,7 +65,7 @@ async def run_replay(
     if resumable is not None:
         before = msgspec.to_builtins({"totals": totals_before, "since": since}, str_keys=True)
         keeping = Keeping(resumable.file, before, resumable.place)
-    with pausing(options.pause_at_ms, show) as pauses:
+    with pausing(options.pause_at_ms) as pauses:
         sent = await replay_log(
             log,
             settings,
@@ -160,7 +162,7 @@ async def _outcome(
 
 
 @contextmanager
-def pausing(at_ms: int | None, show: Progress) -> Iterator[Pauses]:
+def pausing(at_ms: int | None) -> Iterator[Pauses]:
     """The pauses of a replay within the block; for a running loop of the main thread.
 
     Ctrl-Z stops the process where everything sent is acknowledged. The pause at `at_ms` ends with Enter, where there is
@@ -173,7 +175,8 @@ def pausing(at_ms: int | None, show: Progress) -> Iterator[Pauses]:
 
     def on_pause(num_sent: int) -> None:
         key = "Enter, or " if has_terminal else ""
-        show(f"paused after {num_sent:,} events; {key}SIGCONT goes on")
+        # Not as progress, which is not always shown: nobody must wonder what it waits for.
+        click.echo(f"paused after {num_sent:,} events; {key}SIGCONT (kill -CONT {os.getpid()}) goes on", err=True)
         if has_terminal:
             loop.add_reader(sys.stdin, on_key)
 

@@ -81,14 +81,14 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     """
     from stream_app.cli import _recording
 
-
     options = options_of(given)
+    file_log = _open_file(given) if given["file"] else None  # before Kafka is asked for anything
     settings = plain_settings(ctx) if given["offline"] and given["file"] else reachable_settings(ctx)
     own = _namespace_of(settings, given)
     if not given["file"] and given["from_topic"] is None:
         _remove(own)
         return
-    log, resumable = _open(settings, own, given)
+    log, resumable = _open(settings, own, given, file_log)
     wish = _recording.prepare(given["record"], given["check"], given["score_tolerance"])
     if given["offline"]:
         outcome = _replay_offline(settings, log, options, wish.recorder, is_quiet=given["as_json"])
@@ -104,23 +104,28 @@ def command(ctx: click.Context, /, **given: Any) -> None:
         ctx.exit(1)
 
 
-def _open(settings: Settings, own: Settings, given: Mapping[str, Any]) -> tuple[Log, Resumable]:
+def _open_file(given: Mapping[str, Any]) -> Log:
+    from stream_app.replay.readers import open_log
+
+    return open_log(given["file"], pairs(given["fields"], "--field") or None, ts_unit=given["ts_unit"])
+
+
+def _open(settings: Settings, own: Settings, given: Mapping[str, Any], file_log: Log | None) -> tuple[Log, Resumable]:
     """The log, and where a replay of it into the namespace `own` keeps its place.
 
     Raises:
-        LogFormatError: The log cannot be read.
-        UsageError: It is the topic that is sent to, or there is no place to go on from.
+        LogFormatError: The range of the topic is not there.
+        UsageError: The topic is the one that is sent to, or there is no place to go on from.
     """
     from stream_app.replay.place import PlaceFile
-    from stream_app.replay.readers import open_log
     from stream_app.topics import EVENTS, prefixed
 
     target = prefixed(own.prefix, EVENTS)
     topic = given["from_topic"] or prefixed(settings.prefix, EVENTS)
     file = PlaceFile(own, target, str(given["file"].resolve()) if given["file"] else topic)
     resumable = Resumable(file, file.read() if given["resume"] else None)
-    if given["file"]:
-        return open_log(given["file"], pairs(given["fields"], "--field") or None, ts_unit=given["ts_unit"]), resumable
+    if file_log is not None:
+        return file_log, resumable
     if topic == target and not given["offline"]:
         raise UsageError(
             f"{topic} would be sent to itself: each of its events would be there twice.",

@@ -131,7 +131,7 @@ async def _make(settings: Settings, own: Settings) -> Settings:
         _write_note(own)
         missing = [spec for spec in topic_specs(own.prefix, own.partitions) if spec.name not in topics]
         models = {spec.name: f"{settings.prefix}{spec.name.removeprefix(own.prefix)}" for spec in missing}
-        configs = await _set_configs(admin, [name for name in models.values() if name in topics])
+        configs = await set_configs(admin, [name for name in models.values() if name in topics])
         await _create(admin, [_new_topic(spec, topics, configs, models[spec.name], own) for spec in missing])
     return own
 
@@ -157,7 +157,7 @@ def _new_topic(
     return NewTopic(spec.name, spec.num_partitions, num_replicas, topic_configs={**spec.full_config(), **taken})
 
 
-async def _set_configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
+async def set_configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
     """What is set on each topic itself."""
     if not names:
         return {}

@@ -14,6 +14,7 @@ from stream_app.kafka import connection
 from stream_app.lag import group_name
 from stream_app.roles import ROLES
 from stream_app.settings import Settings
+from stream_app.swap_mark import refuse_pending
 from stream_app.wiring.credentials import faust_credentials
 from stream_app.wiring.role_app import Report, RoleApp
 
@@ -41,6 +42,7 @@ def build_app(settings: Settings, role: str, *, instance: int = 0, report: Repor
         raise ValueError(f"no role {role!r}; roles are {', '.join(ROLES)}")
     module = importlib.import_module(f"stream_app.wiring.{role}")
     app = BatchApp(_app_config(settings, role, instance))
+    app.before_open(lambda: refuse_pending(settings, role))
     role_app: RoleApp = module.build(settings, app, report)
     return role_app
 

@@ -25,7 +25,6 @@ from stream_app.broker import EmbeddedBroker
 from stream_app.demo import CONFIG_FILE, EVENTS_FILE, MODEL_FOLDER
 from stream_app.local_broker import with_broker
 from stream_app.preflight import ensure_topics
-from stream_app.replay.producer import send_items
 from stream_app.settings import Settings, load_settings
 from tests.bench.stack import running_roles
 from tests.end_to_end.conftest import SAMPLE, Commands
@@ -135,15 +134,16 @@ def environ_of(settings: Settings) -> dict[str, str]:
 
 
 async def through_roles(settings: Settings, inputs: Inputs, commands: Commands, out: Path) -> dict[str, Any]:
-    """Replay through all roles as processes. The catalogue is there before they start, so that every list knows it."""
-    await send_items(inputs.catalogue, settings)
+    """Replay through all roles as processes. They run already when the catalogue comes, and every list knows it."""
     async with running_roles(settings) as roles:
         assert roles.supervisor is not None
-        args = ["replay", str(inputs.log), "--send-unknown-types", "--record", str(out), "--json"]
-        return await roles.supervisor.watch(_output_of(args, commands.environ))
+        args = ["replay", str(inputs.log), "--items", str(inputs.catalogue), "--send-unknown-types"]
+        args += ["--record", str(out), "--json"]
+        return await roles.supervisor.watch(run_command(args, commands.environ))
 
 
-async def _output_of(args: Sequence[str], environ: Mapping[str, str]) -> dict[str, Any]:
+async def run_command(args: Sequence[str], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Run a command to its end, which must be a good one; the JSON that it prints."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "stream_app.cli", *args, env=environ, stdout=asyncio.subprocess.PIPE
     )

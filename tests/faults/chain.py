@@ -101,7 +101,10 @@ class Chain:
     async def kill(self, role: str) -> None:
         """kill -9, and see that it has died; it is started again at once."""
         num_deaths = self.roles.num_deaths.get(role, 0)
-        os.kill(self.roles.pids[role], signal.SIGKILL)
+        try:
+            os.kill(self.roles.pids[role], signal.SIGKILL)
+        except ProcessLookupError:
+            return  # it has just ended by itself, and is being started again
         await self.wait_dead(role, num_deaths + 1)
 
 
@@ -114,7 +117,12 @@ async def nothing(chain: Chain) -> None:
 
 
 @asynccontextmanager
-async def _supervised(settings: Settings, troubles: Troubles) -> AsyncIterator[ReadyRoles]:
+async def supervised(settings: Settings, troubles: Troubles) -> AsyncIterator[ReadyRoles]:
+    """One worker of each role, ready, for the block; one that ends is started again with the trouble of its next life.
+
+    Raises:
+        RoleFailedError: They did not become ready.
+    """
     lives: Mapping[str, Iterator[Trouble]] = {role: iter(listed) for role, listed in troubles.items()}
 
     def command_of(worker: Worker) -> list[str]:
@@ -139,7 +147,7 @@ async def through_chain(
     troubles: Troubles | None = None,
 ) -> Recording:
     """Take a log through all roles on Kafka while `misfortune` happens; what came of it."""
-    async with _supervised(settings, troubles or {}) as roles:
+    async with supervised(settings, troubles or {}) as roles:
         assert roles.supervisor is not None
         return await roles.supervisor.watch(_replay(Chain(settings, roles), log, events_per_s, misfortune))
 

@@ -59,7 +59,7 @@ def model_items() -> list[str]:
     return items
 
 
-def _rows(num_events: int, rng: random.Random) -> Iterator[Row]:
+def good_rows(num_events: int, rng: random.Random) -> Iterator[Row]:
     """Events in order of time, no two of one time."""
     users = [*ODD_TEXTS, *(f"user-{number}" for number in range(max(10, num_events // 25)))]
     items = [*model_items()[:300], *ODD_TEXTS]
@@ -83,7 +83,7 @@ def write_log(path: Path, num_events: int, seed: int) -> Counter[str]:
     planted: Counter[str] = Counter()
     seen: set[str] = set()
     with path.open("wb") as file:
-        for row in _rows(num_events, rng):
+        for row in good_rows(num_events, rng):
             _write(file, row)
             kind = rng.random()
             if kind < 0.02:

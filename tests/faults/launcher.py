@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from stream_app.cli import worker
+from stream_app.errors import SliceflowError
 from stream_app.faustkit import OutRecord, transport
 from stream_app.faustkit.app import COMMIT_INTERVAL_S
 from stream_app.faustkit.outbox import Outbox
@@ -162,7 +163,11 @@ def main(text: str) -> int:
     if trouble.file_bytes:
         # Python ignores the signal that comes with it, so that the write fails as on a full disk.
         resource.setrlimit(resource.RLIMIT_FSIZE, (trouble.file_bytes, resource.RLIM_INFINITY))
-    return worker.run_worker(task.settings, task.role, task.instance)
+    try:
+        return worker.run_worker(task.settings, task.role, task.instance)
+    except SliceflowError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import CommitFailedError
 
 from stream_app.kafka import admin_client, partition_of
@@ -22,7 +24,7 @@ from stream_app.preflight import ensure_topics
 from stream_app.roles import ROLE_INPUTS
 from stream_app.settings import Settings, load_settings
 from stream_app.topic_reader import StoredRecord, TopicReader
-from stream_app.topics import EVENTS, MAX_RECORD_BYTES, prefixed
+from stream_app.topics import EVENTS, prefixed
 from stream_app.wiring import store_folder
 from tests.bench.common import EXAMPLE
 from tests.faults.launcher import NO_TROUBLE, Task, Trouble, command
@@ -37,8 +39,8 @@ STOP_S: Final = 30.0
 CAUGHT_UP_S: Final = 120.0
 """A role that has to wait for the session of a dead worker to end, and then to catch up, is done in this time."""
 
-MAX_REQUEST_BYTES: Final = 2 * MAX_RECORD_BYTES
-"""Larger than any record that the topics take, so that it is Kafka that refuses."""
+MAX_REQUEST_BYTES: Final = 512 * 1024 * 1024
+"""Larger than any record that a test sends, before it is compressed: it is Kafka that refuses."""
 
 
 class Sent(NamedTuple):
@@ -155,15 +157,23 @@ class Rig:
         """Where the store of a partition lives."""
         return store_folder(self.settings, role, instance) / table / str(partition)
 
-    def send(self, records: Sequence[Sent], topic: str = EVENTS, partition: int | None = None) -> None:
+    def send(
+        self,
+        records: Sequence[Sent],
+        topic: str = EVENTS,
+        *,
+        partition: int | None = None,
+        compression: str | None = None,
+    ) -> None:
         """Publish records in order, each to the partition of its key unless one is named, and wait for all."""
-        asyncio.run(self._send(records, self.name(topic), partition))
+        asyncio.run(self._send(records, self.name(topic), partition, compression))
 
-    async def _send(self, records: Sequence[Sent], topic: str, partition: int | None) -> None:
+    async def _send(self, records: Sequence[Sent], topic: str, partition: int | None, compression: str | None) -> None:
         producer = AIOKafkaProducer(
             bootstrap_servers=self.settings.kafka.bootstrap_servers,
             enable_idempotence=True,
             max_request_size=MAX_REQUEST_BYTES,
+            compression_type=compression,
         )
         async with producer:
             sent = []
@@ -228,16 +238,30 @@ class Rig:
         bounds = self.bounds(ROLE_INPUTS[role])
         return sum(end - max(start, committed.get(number, 0)) for number, (start, end) in bounds.items())
 
-    def wait_caught_up(self, *roles: str) -> None:
-        """Wait until these roles (none named: `sequence`) have committed all their input, one after the other."""
-        for role in roles or ("sequence",):
-            wait_until(lambda role=role: self.behind(role) == 0, CAUGHT_UP_S, f"{role} to catch up")  # type: ignore[misc]
+    def wait_caught_up(self, *workers: RoleWorker) -> None:
+        """Wait until the roles of these running workers have committed all their input, one after the other."""
+
+        def is_done(worker: RoleWorker) -> bool:
+            assert worker.is_running, worker.text()
+            return self.behind(worker.role) == 0
+
+        for worker in workers:
+            worker.wait_ready()
+            wait_until(partial(is_done, worker), CAUGHT_UP_S, f"{worker.role} to catch up")
 
     def delete_records(self, topic: str, partition: int, offset: int) -> None:
         """Remove what lies before `offset`, as retention does."""
 
         async def scenario(admin: Any) -> None:
             await admin.delete_records({TopicPartition(self.name(topic), partition): RecordsToDelete(offset)})
+
+        self.administer(scenario)
+
+    def configure(self, topic: str, name: str, value: str) -> None:
+        """Set one property of a topic."""
+
+        async def scenario(admin: Any) -> None:
+            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, self.name(topic), {name: value})])
 
         self.administer(scenario)
 

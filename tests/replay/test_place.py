@@ -221,7 +221,8 @@ def start_command(settings: Settings, path: Path, *options: str) -> subprocess.P
         "SLICEFLOW_STATE_DIR": settings.state_dir,
     }
     args = ["replay", str(path), "--no-wait", "--json", *options]
-    return subprocess.Popen([sys.executable, "-m", "stream_app.cli", *args], env=environ, stdout=subprocess.PIPE)
+    command = [sys.executable, "-m", "stream_app.cli", *args]
+    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def num_events(settings: Settings) -> int:
@@ -275,6 +276,21 @@ def test_the_terminal_can_stop_a_replay_and_let_it_go_on(
     assert facts["broken_off"] and Path(facts["place"]).is_file()
     found = found_lanes(settings)
     assert [lane[: len(part)] for lane, part in zip(lanes, found, strict=True)] == found
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_a_pause_of_the_command_ends_with_a_signal(broker: EmbeddedBroker, topic_prefix: str, tmp_path: Path) -> None:
+    settings = settings_for(broker, topic_prefix, tmp_path)
+    path = write_log(tmp_path, 60)
+    process = start_command(settings, path, "--pause-at", f"{10**12 + 3000}ms")
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert line.startswith(b"paused after %d events; " % num_events(settings))
+    process.send_signal(signal.SIGCONT)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, "broken_off" in orjson.loads(output)) == (0, False)
+    assert found_lanes(settings) == planned_lanes(open_log(path))
 
 
 @pytest.mark.kafka

@@ -1,0 +1,162 @@
+"""The state of each role as a fold of its input, by the very processors that the roles use; what they would publish is
+left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, Protocol
+
+from stream_app import tables, topics
+from stream_app.agents.encode import EncodeProcessor, EncodeTopics
+from stream_app.agents.recommend import take_run
+from stream_app.agents.sequence import SequenceProcessor, SequenceTopics
+from stream_app.agents.trend import TrendProcessor, TrendTopics
+from stream_app.audit.runs import part_of
+from stream_app.batching import SliceBatcher
+from stream_app.faustkit import Run, Stored, Values
+from stream_app.models import load_encoder, served_model
+from stream_app.settings import Settings
+from stream_app.settings_rules import clean_rules, sequence_stage, trend_rule
+from stream_app.stages.trend import TrendStage
+
+ROLE_TABLES: Final = {
+    "sequence": tables.USER_HISTORIES,
+    "trend": tables.ITEM_STATISTICS,
+    "encode": tables.USER_MEMORY,
+    "recommend": tables.USER_VECTORS,
+}
+"""The table of each role."""
+
+TREND_RUN_MS: Final = 1000
+"""Longest run of activity in record time: whoever was silent for ten of these was idle to the role as well."""
+
+
+class Fold(Protocol):
+    """Folds one partition of a role's input."""
+
+    async def changes(self, run: Run, values: Values) -> dict[bytes, Stored]:
+        """What the next run changes; `values` hold all changes before."""
+        ...
+
+
+NewFold = Callable[[int], Fold]
+"""Makes the fold of a partition, from its first record on."""
+
+
+@contextmanager
+def role_folds(settings: Settings, role: str) -> Iterator[NewFold]:
+    """The folds of a role, for the block.
+
+    Raises:
+        ModelError: The role needs a model, and its folder is missing, damaged or does not fit the settings.
+    """
+    if role == "sequence":
+        yield lambda partition: SequenceFold(settings, partition)
+    elif role == "trend":
+        yield lambda partition: TrendFold(settings)
+    elif role == "recommend":
+        release = served_model(settings).release
+        yield lambda partition: ProfileFold(release)
+    else:
+        encoder = load_encoder(settings)
+        with ThreadPoolExecutor(1, thread_name_prefix="encoder") as executor:
+            batcher = SliceBatcher(encoder, executor, settings.event_types)
+            yield lambda partition: MemoryFold(batcher)
+
+
+class SequenceFold:
+    """`events` become histories and totals."""
+
+    def __init__(self, settings: Settings, partition: int) -> None:
+        def name(topic: str) -> str:
+            return topics.prefixed(settings.prefix, topic)
+
+        names = SequenceTopics(
+            slices=name(topics.SLICES),
+            activity=name(topics.ITEM_ACTIVITY),
+            dead_letter=name(topics.DEAD_LETTER),
+            status=name(topics.STATUS),
+            num_partitions=settings.partitions,
+        )
+        self._processor = SequenceProcessor(sequence_stage(settings, partition), clean_rules(settings), names)
+        self._processor.restore(())
+
+    async def changes(self, run: Run, values: Values) -> dict[bytes, Stored]:
+        """See `Fold.changes`."""
+        return (await self._processor.process(run, values)).changes
+
+
+class TrendFold:
+    """`item-activity` becomes statistics. Which sources were idle is judged by record times: the role's own clock is
+    gone."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._now_s = 0.0
+        self._processor: TrendProcessor | None = None
+
+    async def changes(self, run: Run, values: Values) -> dict[bytes, Stored]:
+        """See `Fold.changes`."""
+        changed: dict[bytes, Stored] = {}
+        for part in cut_by_time(run, TREND_RUN_MS):
+            self._now_s = max(self._now_s, part.timestamps_ms[0] / 1000)
+            processor = self._processor or self._begin()
+            changed |= (await processor.process(part, Layered(changed, values))).changes
+        return changed
+
+    def _begin(self) -> TrendProcessor:
+        stage = TrendStage(self._settings.partitions, trend_rule(self._settings))
+        names = TrendTopics(trends=topics.prefixed(self._settings.prefix, topics.ITEM_TRENDS))
+        self._processor = TrendProcessor(stage, names, lambda: self._now_s)
+        self._processor.restore(())
+        return self._processor
+
+
+class MemoryFold:
+    """`slices` become memories, by the release that is served."""
+
+    def __init__(self, batcher: SliceBatcher) -> None:
+        self._processor = EncodeProcessor(batcher, EncodeTopics(slice_vectors=topics.SLICE_VECTORS), [])
+
+    async def changes(self, run: Run, values: Values) -> dict[bytes, Stored]:
+        """See `Fold.changes`."""
+        return (await self._processor.process(run, values)).changes
+
+
+class ProfileFold:
+    """`slice-vectors` become profiles; no list is made."""
+
+    def __init__(self, release: str) -> None:
+        self._release = release
+
+    async def changes(self, run: Run, values: Values) -> dict[bytes, Stored]:
+        """See `Fold.changes`."""
+        return take_run(run, values, self._release).changes
+
+
+@dataclass(frozen=True)
+class Layered:
+    """Values over others: what a part of a run changed is seen by the next part."""
+
+    top: dict[bytes, Stored]
+    below: Values
+
+    def get_many(self, keys: Sequence[bytes]) -> list[Stored | None]:
+        """The values of `keys`, in their order; None where there is none."""
+        missing = [key for key in keys if key not in self.top]
+        found = dict(zip(missing, self.below.get_many(missing), strict=True))
+        return [self.top[key] if key in self.top else found[key] for key in keys]
+
+
+def cut_by_time(run: Run, span_ms: int) -> Iterator[Run]:
+    """The run in parts, none of which has a record `span_ms` or more after the part's first, by record time."""
+    cuts = [0]
+    for place, at_ms in enumerate(run.timestamps_ms):
+        if at_ms - run.timestamps_ms[cuts[-1]] >= span_ms:
+            cuts.append(place)
+    for start, stop in pairwise([*cuts, len(run)]):
+        yield part_of(run, start, stop)
