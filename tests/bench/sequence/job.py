@@ -10,7 +10,8 @@ an event is keyed by user too, and says what the state was after it, byte for by
 
     {"user_id":"u17","num_events":83,"item_id":"i4711","oldest_item_id":"i90"}
 
-There are two variants: ``each`` publishes an output for every event, ``latest`` one for each user and batch (the newest).
+There are two variants: ``each`` publishes an output for every event, ``latest`` one for each user and batch (the
+newest).
 """
 
 from __future__ import annotations
