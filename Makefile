@@ -13,12 +13,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 PEERS_LOCK := tests/bench/sequence/peers/requirements.lock
+FUZZER := build/fuzz/packages
+FUZZER_LOCK := tests/fuzz/requirements.lock
 UV := $(shell command -v uv 2>/dev/null)
 PACKAGES := stream_app encoders index
 BENCHES := $(sort $(patsubst tests/bench/%.py,%,$(shell grep -l __main__ tests/bench/*.py)) \
   $(patsubst tests/bench/%/__main__.py,%,$(wildcard tests/bench/*/__main__.py)))
 
-.PHONY: help demo demo-model test check bench clean lock lock-python lock-peers lock-jars python-version
+.PHONY: help demo demo-model test check faults soak fuzz bench clean lock lock-python lock-peers lock-fuzz lock-jars \
+  python-version
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +44,15 @@ check: $(STAMP) ## Check formatting, lint, types and import rules, and run the f
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q -m "not kafka and not slow and not gpu"
 
+faults: $(STAMP) ## Run the fault suite in its long form (an hour or more)
+	@$(BIN)/python -m pytest tests/faults --long-faults
+
+soak: $(STAMP) ## Steady load with random kills and audits, and a picture of it (MINUTES=60)
+	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),60)
+
+fuzz: $(STAMP) $(FUZZER) ## Feed the decoders with what a fuzzer comes up with (MINUTES=10, Linux)
+	@PYTHONPATH=$(FUZZER) $(BIN)/python -m tests.fuzz.run --minutes $(or $(MINUTES),10)
+
 bench: $(STAMP) ## List the measurements
 	@for name in $(BENCHES); do echo "  make bench-$$name"; done
 
@@ -51,13 +63,14 @@ clean: ## Remove .venv, .venv-peers and everything that tools left behind
 	@rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
 	@find $(PACKAGES) tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
-lock: lock-python lock-peers lock-jars ## Bring the lists of pinned packages and of Kafka's jars up to date
+lock: lock-python lock-peers lock-fuzz lock-jars ## Bring the lists of pinned packages and of Kafka's jars up to date
 
 # What is to be locked, and where.
 lock-python: LOCKED = pyproject.toml --all-extras --output-file requirements.lock
 lock-peers: LOCKED = $(PEERS_LOCK:.lock=.in) --output-file $(PEERS_LOCK)
+lock-fuzz: LOCKED = $(FUZZER_LOCK:.lock=.in) --output-file $(FUZZER_LOCK)
 
-lock-python lock-peers:
+lock-python lock-peers lock-fuzz:
 	@uv="$(UV)"; [ -n "$$uv" ] || uv="$(BIN)/uv"; command -v "$$uv" >/dev/null || { \
 	  echo "make lock needs uv, and there is none on PATH. To mend it: install uv." >&2; exit 1; }; \
 	"$$uv" pip compile $(LOCKED) --quiet --universal --generate-hashes --no-annotate --no-header --python-version 3.11
@@ -99,4 +112,15 @@ $(PEERS)/.installed: $(PEERS_LOCK)
 	@echo "installing $$(grep -c '^[a-zA-Z]' $<) packages into $(PEERS)"
 	@[ -x $(PEERS)/bin/pip ] || "$(PYTHON)" -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+# The fuzzer is a package of 35 MB that nobody else needs.
+$(FUZZER): $(FUZZER_LOCK) | $(STAMP)
+	@echo "installing the fuzzer into $(FUZZER)"
+	@rm -rf $@
+ifneq ($(UV),)
+	@"$(UV)" pip install --quiet --python $(BIN)/python --target $@ --require-hashes -r $<
+else
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $@ --require-hashes -r $<
+endif
 	@touch $@

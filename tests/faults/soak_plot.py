@@ -47,6 +47,7 @@ def draw(samples: Sequence[Seen], kills: Sequence[tuple[float, str]], path: Path
     figure, (memory, lag, latency) = pyplot.subplots(3, 1, figsize=(11, 9), sharex=True, layout="constrained")
     _lines(memory, {name: _series(samples, "memory_mib", name) for name in _names(samples, "memory_mib")})
     memory.set_ylabel("resident memory, MiB")
+    memory.set_ylim(bottom=0)
     _lines(lag, {name: _series(samples, "lag", name) for name in _names(samples, "lag")})
     lag.set_ylabel("records behind")
     lag.set_yscale("symlog")
@@ -80,5 +81,4 @@ def _series(samples: Sequence[Seen], field: str, name: str) -> list[tuple[float,
 def _lines(axes: Any, series: Mapping[str, Sequence[tuple[float, float]]]) -> None:
     for name, points in series.items():
         axes.plot([at_s for at_s, _ in points], [value for _, value in points], label=name)
-    axes.legend(loc="upper left", ncols=max(1, len(series)))
-    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import subprocess
+from typing import Any
 
 import pytest
 from aiokafka.admin import NewPartitions
@@ -13,7 +15,7 @@ from stream_app.tables import USER_HISTORIES
 from stream_app.topics import DEAD_LETTER, EVENTS, topic_specs
 from tests.faults.conftest import Scale
 from tests.faults.feeds import clicks
-from tests.faults.rig import Rig, Sent, last_line
+from tests.faults.rig import Rig, RoleWorker, Sent, last_line
 from tests.faults.verify import check, check_audit, newest_statuses
 from tests.support import create_topics, delete_topics, wait_until
 
@@ -118,22 +120,51 @@ def test_a_topic_that_is_made_anew_is_refused_by_a_worker_without_a_store_too(ri
         assert not worker.is_running
 
 
-def test_a_topic_with_another_number_of_partitions_is_refused(rig: Rig, scale: Scale) -> None:
+def test_a_topic_with_another_number_of_partitions_is_refused(rig: Rig) -> None:
     _work_off(rig, 100)
     behind = rig.behind()
-
-    async def grow(admin: object) -> None:
-        await admin.create_partitions({rig.name(EVENTS): NewPartitions(3)})  # type: ignore[attr-defined]
-
-    if not scale.is_long:
-        rig.administer(grow)
+    _grow(rig)
     with rig.worker() as worker:
-        if scale.is_long:  # the worker asks for the topics every quarter of a minute
-            worker.wait_ready()
-            rig.administer(grow)
         assert worker.wait() == 1
         assert f"{rig.name(EVENTS)} has 3" in last_line(worker)
     assert rig.behind() == behind
+
+
+def test_a_topic_that_gets_more_partitions_while_it_is_read_ends_the_worker(rig: Rig, scale: Scale) -> None:
+    if not scale.is_long:
+        pytest.skip("only in the long form: make faults")
+    with rig.worker() as worker:
+        _grow_under(rig, worker)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=subprocess.TimeoutExpired,
+    reason="a worker that comes back as a static member deals out nothing, and does not see that there is more to deal",
+)
+def test_a_topic_that_gets_more_partitions_ends_a_worker_that_came_back_too(rig: Rig, scale: Scale) -> None:
+    if not scale.is_long:
+        pytest.skip("only in the long form: make faults")
+    _work_off(rig, 100)
+    with rig.worker() as worker:
+        _grow_under(rig, worker)
+
+
+def _grow(rig: Rig) -> None:
+    """Give `events` a partition more than all that is cut like it."""
+
+    async def scenario(admin: Any) -> None:
+        await admin.create_partitions({rig.name(EVENTS): NewPartitions(rig.settings.partitions + 1)})
+
+    rig.administer(scenario)
+
+
+def _grow_under(rig: Rig, worker: RoleWorker) -> None:
+    """The same under a worker, which must notice; it asks for the topics every quarter of a minute."""
+    worker.wait_ready()
+    _grow(rig)
+    assert worker.wait() == 1
+    assert f"{rig.name(EVENTS)} has 3" in last_line(worker)
 
 
 def test_a_dead_letter_topic_that_refuses_letters_ends_the_worker(rig: Rig) -> None:
