@@ -110,6 +110,7 @@ def test_every_list_uses_the_last_epoch_before_its_event(rows: list[Row], cuts: 
     assert all(made.epoch == made.event_ts // epoch_ms - 1 for made in lists)
 
 
+@pytest.mark.slow
 def test_the_sample_gives_the_same_bytes_in_chunks_of_any_size() -> None:
     rows: list[Row] = list(sample_rows(600))
     whole, _ = replayed(demo_settings(), [rows])

@@ -44,6 +44,7 @@ class Shelf:
         return path
 
 
+@pytest.mark.slow
 @given(st.lists(JARS, min_size=1, unique_by=lambda jar: jar.filename))
 def test_a_list_is_read_back_as_it_was_written(jars: list[Jar]) -> None:
     assert list(parse_lock(format_lock(jars))) == sorted(jars)

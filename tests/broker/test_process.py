@@ -99,6 +99,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remove", [True, False])
 @pytest.mark.parametrize("command", [OBEDIENT, STUBBORN], ids=["obedient", "deaf"])
 def test_killing_the_starter_leaves_no_orphan(tmp_path: Path, remove: bool, command: list[str]) -> None:

@@ -32,6 +32,7 @@ def weights_of(trained: TrainedModel) -> dict[str, bytes]:
     return {name: weight.numpy().tobytes() for name, weight in trained.model.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_learns_what_follows_what() -> None:
     histories = cyclic_histories(num_users=300, num_events=24)
     trained = train(histories, TrainConfig(slice_events=8, max_epochs=10, batch_events=512))
@@ -42,6 +43,7 @@ def test_learns_what_follows_what() -> None:
     assert trained.curve[-1].reconstruction_loss < trained.curve[0].reconstruction_loss
 
 
+@pytest.mark.slow
 def test_sampled_softmax_learns_too() -> None:
     histories = cyclic_histories(num_users=300, num_events=24)
     config = TrainConfig(slice_events=8, max_epochs=10, batch_events=512, full_softmax_items=10, num_negatives=40)
@@ -49,6 +51,7 @@ def test_sampled_softmax_learns_too() -> None:
     assert quality > 0.8, f"validation NDCG@10 is {quality:.3f}"
 
 
+@pytest.mark.slow
 def test_memory_carries_what_the_slice_does_not() -> None:
     """Slices of one event whose next item hangs on the slice before: only the memory can tell."""
     generator = np.random.default_rng(3)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -22,6 +24,9 @@ from tests.faults.verify import check
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 SEED = 12
+SESSION_S = 4.0
+"""Short, since a test waits for it to run out; long enough for a busy machine."""
+
 MAX_DELAY_S = 0.3
 """A kill comes up to so long after the event that asks for it: more than lies between two commits."""
 
@@ -106,4 +111,25 @@ def test_deaths_at_every_step_of_every_role_change_nothing(
         )
     )
     check_same(expected, found)
+    check(rig, *ROLES)
+
+
+def test_pauses_of_all_roles_beyond_their_session_change_nothing(
+    make_rig: MakeRig, scale: Scale, log: Path, expected: Recording
+) -> None:
+    if not scale.is_long:
+        pytest.skip("only in the long form: make faults")
+    rig = make_rig(epoch_s=EPOCH_S, session_timeout_s=SESSION_S)
+
+    async def pause_each(chain: Chain) -> None:
+        for number, role in enumerate(ROLES):
+            await chain.wait_sent(scale.num_events * number // len(ROLES))
+            pid = chain.roles.pids[role]
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(2 * SESSION_S)
+            os.kill(pid, signal.SIGCONT)
+            await chain.wait_dead(role, 1)
+
+    replaying = through_chain(rig.settings, log, events_per_s=scale.events_per_s, misfortune=pause_each)
+    check_same(expected, asyncio.run(replaying))
     check(rig, *ROLES)

@@ -56,6 +56,7 @@ def store(tmp_path: Path) -> Iterator[PartitionStore]:
     made.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(runs=st.lists(st.lists(ENTRIES, min_size=1), min_size=1), num_before=st.integers(0, 3), is_bulk=st.booleans())
 @example(

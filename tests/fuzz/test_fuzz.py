@@ -62,12 +62,14 @@ def _written(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(lines())
 def test_every_record_is_an_event_a_tick_or_refused_by_name(line: bytes) -> None:
     event_target(line)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(lines(), max_size=12))
 def test_every_log_is_accounted_for(log: list[bytes]) -> None:

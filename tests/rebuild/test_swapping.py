@@ -55,6 +55,7 @@ def run_of(records: list[tuple[bytes, bytes | None]], start: int) -> Run:
     return Run("changelog", 0, range(start, start + num), keys, values, [0] * num, [()] * num)
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # files are written
 @given(STATES, STATES)
 def test_keys_are_paired_in_order(new: State, old: State) -> None:
@@ -75,6 +76,7 @@ def test_keys_are_paired_in_order(new: State, old: State) -> None:
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # files are written
 @given(STATES, STATES, st.lists(st.integers(1, 20), max_size=4))
 def test_every_store_that_reflected_the_old_state_ends_with_the_new_one(
