@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -283,8 +282,3 @@ def last_line(worker: RoleWorker) -> str:
     """The reason with which a worker has ended."""
     lines = [line for line in worker.text().splitlines() if line.startswith(("sliceflow: ", "Error: "))]
     return lines[-1] if lines else ""
-
-
-def plain(event: msgspec.Struct) -> bytes:
-    """The bytes of an event as a producer sends it."""
-    return msgspec.json.encode(event)
