@@ -15,13 +15,15 @@ PEERS := .venv-peers
 PEERS_LOCK := tests/bench/sequence/peers/requirements.lock
 FUZZER := build/fuzz/packages
 FUZZER_LOCK := tests/fuzz/requirements.lock
+RECTOOLS := build/rectools
+RECTOOLS_LOCK := tests/evaluation/rectools/requirements.lock
 UV := $(shell command -v uv 2>/dev/null)
 PACKAGES := stream_app encoders index
 BENCHES := $(sort $(patsubst tests/bench/%.py,%,$(shell grep -l __main__ tests/bench/*.py)) \
   $(patsubst tests/bench/%/__main__.py,%,$(wildcard tests/bench/*/__main__.py)))
 
-.PHONY: help demo demo-model test check faults soak fuzz bench clean lock lock-python lock-peers lock-fuzz lock-jars \
-  python-version
+.PHONY: help demo demo-model test check faults soak fuzz bench clean lock lock-python lock-peers lock-fuzz \
+  lock-rectools lock-jars rectools python-version
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -63,14 +65,15 @@ clean: ## Remove .venv, .venv-peers and everything that tools left behind
 	@rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
 	@find $(PACKAGES) tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
-lock: lock-python lock-peers lock-fuzz lock-jars ## Bring the lists of pinned packages and of Kafka's jars up to date
+lock: lock-python lock-peers lock-fuzz lock-rectools lock-jars ## Bring the lists of pinned packages and of Kafka's jars up to date
 
 # What is to be locked, and where.
 lock-python: LOCKED = pyproject.toml --all-extras --output-file requirements.lock
 lock-peers: LOCKED = $(PEERS_LOCK:.lock=.in) --output-file $(PEERS_LOCK)
 lock-fuzz: LOCKED = $(FUZZER_LOCK:.lock=.in) --output-file $(FUZZER_LOCK)
+lock-rectools: LOCKED = $(RECTOOLS_LOCK:.lock=.in) --output-file $(RECTOOLS_LOCK)
 
-lock-python lock-peers lock-fuzz:
+lock-python lock-peers lock-fuzz lock-rectools:
 	@uv="$(UV)"; [ -n "$$uv" ] || uv="$(BIN)/uv"; command -v "$$uv" >/dev/null || { \
 	  echo "make lock needs uv, and there is none on PATH. To mend it: install uv." >&2; exit 1; }; \
 	"$$uv" pip compile $(LOCKED) --quiet --universal --generate-hashes --no-annotate --no-header --python-version 3.11
@@ -112,6 +115,16 @@ $(PEERS)/.installed: $(PEERS_LOCK)
 	@echo "installing $$(grep -c '^[a-zA-Z]' $<) packages into $(PEERS)"
 	@[ -x $(PEERS)/bin/pip ] || "$(PYTHON)" -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+rectools: $(RECTOOLS)/.installed ## Install RecTools apart, for the test that compares measures with its
+
+# RecTools wants an older numpy.
+$(RECTOOLS)/.installed: $(RECTOOLS_LOCK)
+	@$(MAKE) python-version
+	@echo "installing $$(grep -c '^[a-zA-Z]' $<) packages into $(RECTOOLS)"
+	@[ -x $(RECTOOLS)/bin/pip ] || "$(PYTHON)" -m venv $(RECTOOLS)
+	@$(RECTOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 # The fuzzer is a package of 35 MB that nobody else needs.

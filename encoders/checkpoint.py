@@ -9,7 +9,6 @@ vector (weights, items, event types, dimensions), so adding a scorer leaves vect
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,13 +29,14 @@ from encoders.spec import (
     WEIGHTS_FILE,
     ModelSpec,
     canonical,
+    dims_values,
     load_spec,
     read_file,
     sha256,
     write,
     write_spec,
 )
-from encoders.train import TrainedModel
+from encoders.trained import TrainedModel
 from encoders.transformer import SliceModel
 from encoders.vocabulary import Vocabulary
 
@@ -73,7 +73,7 @@ def save_model(trained: TrainedModel, folder: Path, *, name: str = "slices", hal
     data = {WEIGHTS_FILE: bytes_of_tensors(weights), ITEMS_FILE: items}
     files = {file_name: sha256(content) for file_name, content in data.items()}
     content = {
-        "dims": asdict(trained.model.dims),
+        "dims": dims_values(trained.model.dims),
         "files": files,
         "type_names": list(trained.vocabulary.type_names),
     }
@@ -82,7 +82,7 @@ def save_model(trained: TrainedModel, folder: Path, *, name: str = "slices", hal
         **content,
         "format_version": FORMAT_VERSION,
         "release": release,
-        "half_lives_ms": _half_lives_ms(weights["log_half_lives_ms"]),
+        "half_lives_ms": _half_lives_ms(trained.model),
         "seed": trained.config.seed,
         "training": training_summary(trained),
     }
@@ -97,13 +97,13 @@ def save_model(trained: TrainedModel, folder: Path, *, name: str = "slices", hal
 def _stored_weights(model: SliceModel, *, half: bool) -> dict[str, torch.Tensor]:
     """The model's tensors as they are stored: matrices in float16 if asked for, vectors never."""
     return {
-        name: (weight.half() if half and weight.ndim > 1 else weight).contiguous()
+        name: (weight.half() if half and weight.ndim > 1 and weight.is_floating_point() else weight).contiguous()
         for name, weight in model.state_dict().items()
     }
 
 
-def _half_lives_ms(log_half_lives: torch.Tensor) -> list[float]:
-    return [math.exp(value) for value in log_half_lives.double().tolist()]
+def _half_lives_ms(model: SliceModel) -> list[float]:
+    return [float(value) for value in model.half_lives_ms().detach().double().tolist()]
 
 
 def training_summary(trained: TrainedModel) -> dict[str, Any]:
@@ -145,11 +145,18 @@ def load_model(folder: Path) -> LoadedModel:
             f"{folder / ITEMS_FILE}: gives {rows} item and type rows, spec says {expected_rows}; {MEND}"
         )
     with torch.random.fork_rng(devices=[]):  # the weights it starts with are replaced at once
-        model = SliceModel(spec.dims, spec.half_lives_ms)
+        model = _empty_model(folder, spec)
     _fill(model, data[WEIGHTS_FILE], folder / WEIGHTS_FILE)
-    if not np.allclose(_half_lives_ms(model.log_half_lives_ms.detach()), spec.half_lives_ms):
+    if not np.allclose(_half_lives_ms(model), spec.half_lives_ms):
         raise DamagedModelError(f"{folder / SPEC_FILE}: half-lives differ from {WEIGHTS_FILE}; {MEND}")
     return LoadedModel(spec, vocabulary, model.eval().requires_grad_(False))
+
+
+def _empty_model(folder: Path, spec: ModelSpec) -> SliceModel:
+    try:
+        return SliceModel(spec.dims, spec.half_lives_ms)
+    except ValueError as error:
+        raise DamagedModelError(f"{folder / SPEC_FILE}: {error}; {MEND}") from error
 
 
 def _vocabulary(folder: Path, items: bytes, spec: ModelSpec) -> Vocabulary:

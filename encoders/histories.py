@@ -5,7 +5,8 @@ Shapes: E events, S slices, U users; a trailing 1 marks offsets (one more than t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class TrainingHistories:
         gaps_ms_E: int64 milliseconds since the same user's event before, -1 for the first.
         slice_starts_S1: int64, events ``[s]`` to ``[s + 1]`` are slice s.
         user_starts_U1: int64, slices ``[u]`` to ``[u + 1]`` are user u's.
-        slice_weights_S: float32 weights above zero with which slices enter the memory.
+        event_weights_E: float32 weights above zero; with their sum a slice enters the memory.
 
     Raises:
         ValueError: if lengths, offsets, times or weights contradict each other.
@@ -43,17 +44,17 @@ class TrainingHistories:
     gaps_ms_E: Int64Array
     slice_starts_S1: Int64Array
     user_starts_U1: Int64Array
-    slice_weights_S: Float32Array
+    event_weights_E: Float32Array
 
     def __post_init__(self) -> None:
         num_events = len(self.item_rows_E)
-        for name in ("type_rows_E", "ts_ms_E", "gaps_ms_E"):
+        for name in ("type_rows_E", "ts_ms_E", "gaps_ms_E", "event_weights_E"):
             if len(getattr(self, name)) != num_events:
                 raise ValueError(f"{name} has {len(getattr(self, name))} events, item_rows_E {num_events}")
         _check_offsets(self.slice_starts_S1, num_events, "slice_starts_S1")
         _check_offsets(self.user_starts_U1, self.num_slices, "user_starts_U1")
-        if len(self.slice_weights_S) != self.num_slices or not np.all(self.slice_weights_S > 0):
-            raise ValueError(f"slice_weights_S: expected {self.num_slices} weights, all above zero")
+        if not np.all(self.event_weights_E > 0):
+            raise ValueError(f"event_weights_E: expected weights above zero, got {self.event_weights_E.min()}")
         falls = np.diff(self.ts_ms_E) < 0
         if num_events > 1 and np.any(falls & (np.diff(self.users_of_events()) == 0)):
             raise ValueError("ts_ms_E falls within a user's history; sort each user's events by time")
@@ -81,6 +82,13 @@ class TrainingHistories:
         """(S,) int64 time of each slice's last event, in milliseconds."""
         return self.ts_ms_E[self.slice_starts_S1[1:] - 1]
 
+    def slice_weights(self) -> Float32Array:
+        """(S,) float32 sum of the weights of each slice's events."""
+        if not self.num_slices:
+            return np.zeros(0, dtype=np.float32)
+        sums_S = np.add.reduceat(self.event_weights_E.astype(np.float64), self.slice_starts_S1[:-1])
+        return sums_S.astype(np.float32)
+
     def users_of_slices(self) -> Int64Array:
         """(S,) int64 user of each slice."""
         return np.repeat(np.arange(self.num_users), np.diff(self.user_starts_U1))
@@ -106,12 +114,80 @@ class TrainingHistories:
             self.gaps_ms_E[kept_E],
             _offsets(lengths_S[kept_S]),
             _offsets(slices_U[slices_U > 0]),
-            self.slice_weights_S[kept_S],
+            self.event_weights_E[kept_E],
         )
+
+    def digest(self) -> str:
+        """SHA-256 of everything in these histories: equal digests, equal training data."""
+        found = hashlib.sha256()
+        for field in fields(self):
+            array = np.ascontiguousarray(getattr(self, field.name))
+            found.update(f"{field.name} {array.dtype.str} {array.shape}\n".encode())
+            found.update(array.tobytes())
+        return found.hexdigest()
 
 
 def _offsets(lengths: Int64Array) -> Int64Array:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def recut(histories: TrainingHistories, slice_events: int, generator: np.random.Generator) -> TrainingHistories:
+    """The same events with the borders moved that a count alone decided, so that none can be learned by heart.
+
+    Every stretch of slices that were full, up to the next border of another kind, begins with a slice of 1 to
+    `slice_events` events drawn at random, goes on with full ones and ends with what is left. No slice comes out that
+    bridges a longer gap or spans a longer time than any did before: borders in time stay, and so do those of a stretch
+    that would grow too long.
+
+    Args:
+        histories: cut at `slice_events`, or less.
+        slice_events: events at which a slice is full.
+        generator: draws one length for each stretch.
+    """
+    firsts_T = np.flatnonzero(~_follows_full(histories, slice_events))
+    starts_T = histories.slice_starts_S1[firsts_T]
+    num_events_T = np.diff(np.append(starts_T, histories.num_events))
+    is_long_T = np.diff(np.append(firsts_T, histories.num_slices)) > 1
+    phases_T = np.where(is_long_T, generator.integers(0, slice_events, len(firsts_T)), 0)
+    longest_ms = _spans_ms(histories.ts_ms_E, histories.slice_starts_S1).max(initial=0)
+    tried_S1, stretches_S = _cut_stretches(starts_T, num_events_T, phases_T, slice_events)
+    grown_S = _spans_ms(histories.ts_ms_E, tried_S1) > longest_ms
+    phases_T[np.unique(stretches_S[grown_S])] = 0
+    slice_starts_S1, stretches_S = _cut_stretches(starts_T, num_events_T, phases_T, slice_events)
+    users_S = histories.users_of_slices()[firsts_T][stretches_S]
+    slices_U = np.bincount(users_S, minlength=histories.num_users)
+    return replace(histories, slice_starts_S1=slice_starts_S1, user_starts_U1=_offsets(slices_U))
+
+
+def _follows_full(histories: TrainingHistories, slice_events: int) -> BoolArray:
+    """(S,) whether a slice follows a full one of its user, after no longer a gap than there is within slices."""
+    starts_S = histories.slice_starts_S1[:-1]
+    is_inner_E = np.ones(histories.num_events, dtype=np.bool_)
+    is_inner_E[starts_S] = False
+    longest_gap_ms = histories.gaps_ms_E[is_inner_E].max(initial=0)
+    follows_S = np.zeros(histories.num_slices, dtype=np.bool_)
+    same_user = np.diff(histories.users_of_slices()) == 0
+    is_full = histories.slice_lengths()[:-1] == slice_events
+    follows_S[1:] = same_user & is_full & (histories.gaps_ms_E[starts_S[1:]] <= longest_gap_ms)
+    return follows_S
+
+
+def _cut_stretches(
+    starts_T: Int64Array, num_events_T: Int64Array, phases_T: Int64Array, slice_events: int
+) -> tuple[Int64Array, Int64Array]:
+    """Slice offsets of T stretches, and the stretch of each slice; a phase above 0 is the first slice's length."""
+    num_heads_T = (phases_T > 0).astype(np.int64)
+    num_slices_T = num_heads_T - (phases_T - num_events_T) // slice_events
+    stretches_S = np.repeat(np.arange(len(starts_T)), num_slices_T)
+    ranks_S = np.arange(len(stretches_S)) - np.repeat(np.cumsum(num_slices_T) - num_slices_T, num_slices_T)
+    full_before_S = np.maximum(0, ranks_S - num_heads_T[stretches_S])
+    begun_S = np.where(ranks_S > 0, phases_T[stretches_S], 0)
+    starts_S = starts_T[stretches_S] + begun_S + full_before_S * slice_events
+    return np.append(starts_S, starts_T[-1] + num_events_T[-1]), stretches_S
+
+
+def _spans_ms(ts_ms_E: Int64Array, slice_starts_S1: Int64Array) -> Int64Array:
+    return ts_ms_E[slice_starts_S1[1:] - 1] - ts_ms_E[slice_starts_S1[:-1]]
 
 
 def first_touches(histories: TrainingHistories) -> BoolArray:

@@ -8,12 +8,13 @@ product has `MIN_PRODUCT_ROWS` rows; whether they do on this machine is tried on
 and sizes that differ are not used. On another kind of machine the last bits may differ; on a GPU there is
 no such promise.
 
-Shapes: S slices, L events, D dimensions, H half-lives, I items, B rows of a block.
+Shapes: S slices, L events, C events before, D dimensions, R rows of a memory, I items, B rows of a block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,14 @@ from encoders.contract import (
     Float32Array,
     Float64Array,
     Int64Array,
+    MergeSpec,
     SliceBatch,
     SliceCodes,
 )
-from encoders.spec import ModelSpec
+from encoders.item_features import ItemFeatures
+from encoders.merges import GATE_AGE_SCALE
+from encoders.padded import PaddedSlices
+from encoders.spec import ModelDims, ModelSpec
 from encoders.vocabulary import FIRST_NAME_ROW, PAD_ROW, gap_buckets
 
 # Measured on one core (AVX-512, oneMKL): 4 slices 0.3 ms; 64 slices 2.5 ms, the best throughput; 256 slower.
@@ -39,9 +44,13 @@ GPU_BLOCK_SIZES = (64, 1024)
 # Products with fewer rows take other kernels, which round differently (seen with 1, 4 and 8 rows).
 MIN_PRODUCT_ROWS = 16
 
-TORCH_DTYPES = {"int64": torch.int64, "float32": torch.float32, "bool": torch.bool}
+# One size, so that a vector does not depend on how many items come at once.
+NEW_ITEM_BLOCK_SIZES = (64,)
+
+TORCH_DTYPES = {"int32": torch.int32, "int64": torch.int64, "float32": torch.float32, "bool": torch.bool}
 
 Stage = Callable[..., tuple[Tensor, ...]]
+Arrays = tuple[np.typing.NDArray[np.generic], ...]
 
 
 class SliceEncoderRuntime:
@@ -61,7 +70,13 @@ class SliceEncoderRuntime:
         self.device = device
         self._vocabulary = loaded.vocabulary
         self._model = loaded.model.to(device).eval()
-        sizes = GPU_BLOCK_SIZES if device.type == "cuda" else CPU_BLOCK_SIZES
+        self._model.items.freeze()
+        self._gate = {
+            name: weight.detach().cpu().numpy()
+            for name, weight in loaded.model.merge.named_parameters()
+            if "of_" in name
+        }
+        sizes = GPU_BLOCK_SIZES if device.type == "cuda" else _cpu_sizes(loaded.spec.dims)
         self.block_sizes: tuple[int, ...] = sizes
         if device.type == "cpu":
             self.block_sizes = self._agreeing_sizes(sizes)
@@ -105,8 +120,18 @@ class SliceEncoderRuntime:
         return self.spec.dims.slice_events
 
     @property
+    def context_events(self) -> int:
+        """C."""
+        return self.spec.dims.context_events
+
+    @property
+    def merge(self) -> MergeSpec:
+        """How slices are merged."""
+        return self.spec.merge
+
+    @property
     def half_lives_ms(self) -> Float64Array:
-        """(H,) float64 half-lives in milliseconds, a fresh array."""
+        """(H,) float64 half-lives in milliseconds, a fresh array; empty for merges without any."""
         return np.array(self.spec.half_lives_ms, dtype=np.float64)
 
     def rows_of(self, item_ids: Sequence[str]) -> Int64Array:
@@ -124,78 +149,144 @@ class SliceEncoderRuntime:
         Raises:
             ValueError: if L is not the model's, or a row is outside its tables.
         """
-        self._check(batch)
-        places_L = np.arange(self.slice_events)
-        real_SL = places_L < batch.lengths_S[:, None]
-        inputs = (
-            np.where(real_SL, batch.item_rows_SL, PAD_ROW),
-            np.where(real_SL, batch.type_rows_SL, PAD_ROW),
-            np.where(real_SL, gap_buckets(batch.gaps_ms_SL, self.spec.dims.gap_edges_ms), 0),
-            batch.lengths_S,
-        )
+        inputs = self._inputs(batch)
         codes_SD, locals_SD = self._in_blocks(self._encode_block, inputs, self.block_sizes, num_outputs=2)
         return SliceCodes(codes_SD, locals_SD)
 
     @torch.inference_mode()
-    def user_vectors(self, locals_SD: Float32Array, merged_SHD: Float32Array, has_merged_S: BoolArray) -> Float32Array:
-        """(S, D) float32 user vectors; `merged_SHD` is ignored where `has_merged_S` is false.
+    def recalled(self, batch: SliceBatch, merged_SRD: Float32Array, has_merged_S: BoolArray) -> Float32Array:
+        """(S, D) float32 local states that saw the memory; it is ignored where `has_merged_S` is false.
 
         Raises:
-            ValueError: if the shapes are not (S, D), (S, H, D) and (S,).
+            ValueError: if the merge does not enter the encoder, or a shape does not fit.
         """
-        num_rows = len(locals_SD)
-        wanted = ((num_rows, self.dim), (num_rows, len(self.spec.half_lives_ms), self.dim), (num_rows,))
-        shapes = (locals_SD.shape, merged_SHD.shape, has_merged_S.shape)
-        if shapes != wanted:
-            raise ValueError(f"locals, merged and has_merged have shapes {shapes}, expected {wanted}")
-        merged_SHD = np.where(has_merged_S[:, None, None], merged_SHD, np.float32(0))
-        inputs = (locals_SD, merged_SHD, has_merged_S)
+        if not self.merge.enters_encoder:
+            raise ValueError(f"the merge is {self.merge.kind!r}: its memory does not enter the encoder")
+        inputs: Arrays = (*self._inputs(batch), *self._memory(len(batch), merged_SRD, has_merged_S))
+        (locals_SD,) = self._in_blocks(self._recall_block, inputs, self.block_sizes, num_outputs=1)
+        return locals_SD
+
+    def carried(self, carried_D: Float32Array, code_D: Float32Array, weight: float, age_ms: int) -> Float32Array:
+        """(D,) float32 carried vector after one more slice; one row at a time, so in no batch at all.
+
+        Raises:
+            ValueError: if the merge is no "gate".
+        """
+        if self.merge.kind != "gate":
+            raise ValueError(f"the merge is {self.merge.kind!r}: it carries no vector")
+        facts = np.array([GATE_AGE_SCALE * np.log1p(age_ms), np.log(weight)], dtype=np.float32)
+        of_code = self._gate["of_code.weight"] @ np.concatenate([code_D, facts]) + self._gate["of_code.bias"]
+        of_carried = self._gate["of_carried.weight"] @ carried_D + self._gate["of_carried.bias"]
+        (open_in, reset_in, new_in), (open_of, reset_of, new_of) = np.split(of_code, 3), np.split(of_carried, 3)
+        new_D = np.tanh(new_in + _sigmoid(reset_in + reset_of) * new_of)
+        stepped_D: Float32Array = carried_D + _sigmoid(open_in + open_of) * (new_D - carried_D)
+        return stepped_D
+
+    @torch.inference_mode()
+    def user_vectors(self, locals_SD: Float32Array, merged_SRD: Float32Array, has_merged_S: BoolArray) -> Float32Array:
+        """(S, D) float32 user vectors; `merged_SRD` is ignored where `has_merged_S` is false.
+
+        Raises:
+            ValueError: if the shapes are not (S, D), (S, R, D) and (S,).
+        """
+        if locals_SD.shape != (len(locals_SD), self.dim):
+            raise ValueError(f"locals_SD has shape {locals_SD.shape}, expected {(len(locals_SD), self.dim)}")
+        inputs = (locals_SD, *self._memory(len(locals_SD), merged_SRD, has_merged_S))
         (users_SD,) = self._in_blocks(self._users_block, inputs, self.block_sizes, num_outputs=1)
         return users_SD
 
     def item_vectors(self) -> tuple[list[str], Float32Array]:
         """Item ids and (I, D) float32 vectors: the tied output layer, without padding and unknown."""
-        vectors_ID = self._model.items.weight.detach()[FIRST_NAME_ROW:].cpu().numpy().copy()
+        vectors_ID = self._model.item_table().detach()[FIRST_NAME_ROW:].cpu().numpy().copy()
         return list(self._vocabulary.item_ids), vectors_ID
 
+    @torch.inference_mode()
+    def new_item_vectors(self, features: ItemFeatures) -> Float32Array:
+        """(N, D) float32 vectors of items that were never trained; zeros where nothing is known of them.
+
+        Raises:
+            ValueError: if the features are not in the shapes of `spec.dims.items`.
+        """
+        inputs = tuple(getattr(features, field.name) for field in fields(features))
+        self._model.items.check(features)
+        (vectors_ND,) = self._in_blocks(self._new_items_block, inputs, NEW_ITEM_BLOCK_SIZES, num_outputs=1)
+        return vectors_ND
+
+    def _inputs(self, batch: SliceBatch) -> tuple[Int64Array, ...]:
+        """What `PaddedSlices` holds, as arrays."""
+        self._check(batch)
+        real_SL = np.arange(self.slice_events) < batch.lengths_S[:, None]
+        real_SC = batch.context_item_rows_SC != PAD_ROW
+        edges_ms = self.spec.dims.gap_edges_ms
+        return (
+            np.where(real_SL, batch.item_rows_SL, PAD_ROW),
+            np.where(real_SL, batch.type_rows_SL, PAD_ROW),
+            np.where(real_SL, gap_buckets(batch.gaps_ms_SL, edges_ms), 0),
+            batch.lengths_S,
+            batch.context_item_rows_SC,
+            np.where(real_SC, batch.context_type_rows_SC, PAD_ROW),
+            np.where(real_SC, gap_buckets(batch.context_gaps_ms_SC, edges_ms), 0),
+        )
+
+    def _memory(
+        self, num_rows: int, merged_SRD: Float32Array, has_merged_S: BoolArray
+    ) -> tuple[Float32Array, BoolArray]:
+        wanted = ((num_rows, self.merge.num_rows, self.dim), (num_rows,))
+        shapes = (merged_SRD.shape, has_merged_S.shape)
+        if shapes != wanted:
+            raise ValueError(f"merged and has_merged have shapes {shapes}, expected {wanted}")
+        return np.where(has_merged_S[:, None, None], merged_SRD, np.float32(0)), has_merged_S
+
     def _check(self, batch: SliceBatch) -> None:
-        if batch.item_rows_SL.shape[1] != self.slice_events:
+        places = (batch.item_rows_SL.shape[1], batch.context_item_rows_SC.shape[1])
+        if places != (self.slice_events, self.context_events):
             raise ValueError(
-                f"slices have {batch.item_rows_SL.shape[1]} places, the model takes {self.slice_events}; "
-                f"pad them on the right to slice_events"
+                f"slices and contexts have {places} places, the model takes {self.slice_events, self.context_events}; "
+                f"pad slices on the right and contexts on the left"
             )
         dims = self.spec.dims
-        for rows, num_rows, name in (
-            (batch.item_rows_SL, dims.num_item_rows, "item_rows_SL"),
-            (batch.type_rows_SL, dims.num_type_rows, "type_rows_SL"),
+        for name, num_rows in (
+            ("item_rows_SL", dims.num_item_rows),
+            ("type_rows_SL", dims.num_type_rows),
+            ("context_item_rows_SC", dims.num_item_rows),
+            ("context_type_rows_SC", dims.num_type_rows),
         ):
-            if len(batch) and (rows.min() < 0 or rows.max() >= num_rows):
+            rows = getattr(batch, name)
+            if rows.size and (rows.min() < 0 or rows.max() >= num_rows):
                 raise ValueError(
                     f"{name} runs from {rows.min()} to {rows.max()}, release {self.release} has rows 0 to "
                     f"{num_rows - 1}; rows of different releases must not be mixed"
                 )
 
-    def _encode_block(
-        self, item_rows_BL: Tensor, type_rows_BL: Tensor, gap_rows_BL: Tensor, lengths_B: Tensor
-    ) -> tuple[Tensor, ...]:
-        model = self._model
-        states_BLD, raw_BLD = model.states(item_rows_BL, type_rows_BL, gap_rows_BL)
-        pooled, locals_BD = model.pooled(states_BLD, raw_BLD, lengths_B)
-        num_missing = max(0, MIN_PRODUCT_ROWS - len(lengths_B))
-        codes_BD, _ = model.codes(F.pad(pooled, (0, 0, 0, num_missing)))
-        return codes_BD, locals_BD
+    def _encode_block(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        model, slices = self._model, PaddedSlices(*inputs)
+        states_BLD, tokens_BLD, raw_BLD = model.states(slices)
+        rows_B = torch.arange(len(slices.lengths_S), device=self.device)
+        inner_BLD = tokens_BLD if model.memory_enters else states_BLD
+        pooled, _ = model.pooled(inner_BLD, raw_BLD, slices.lengths_S)
+        codes_BD, _ = model.codes(F.pad(pooled, (0, 0, 0, _num_missing(pooled))))
+        return codes_BD, states_BLD[rows_B, slices.lengths_S - 1]
 
-    def _users_block(self, locals_BD: Tensor, merged_BHD: Tensor, has_merged_B: Tensor) -> tuple[Tensor, ...]:
-        num_missing = max(0, MIN_PRODUCT_ROWS - len(locals_BD))
+    def _recall_block(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        *rows, merged_BRD, has_merged_B = inputs
+        slices = PaddedSlices(*rows)
+        states_BLD, _, _ = self._model.states(slices, merged_BRD, has_merged_B)
+        return (states_BLD[torch.arange(len(has_merged_B), device=self.device), slices.lengths_S - 1],)
+
+    def _new_items_block(self, *features: Tensor) -> tuple[Tensor, ...]:
+        return (self._model.items.vectors_of(*features),)
+
+    def _users_block(self, locals_BD: Tensor, merged_BRD: Tensor, has_merged_B: Tensor) -> tuple[Tensor, ...]:
+        num_missing = _num_missing(locals_BD)
         locals_BD = F.pad(locals_BD, (0, 0, 0, num_missing))
-        merged_BHD = F.pad(merged_BHD, (0, 0, 0, 0, 0, num_missing))
-        memory_BD = self._model.memory_vectors(merged_BHD, F.pad(has_merged_B, (0, num_missing)))
+        merged_BRD = F.pad(merged_BRD, (0, 0, 0, 0, 0, num_missing))
+        memory_BD = self._model.memory_vectors(merged_BRD, F.pad(has_merged_B, (0, num_missing)))
         return (self._model.user_vectors(locals_BD, memory_BD),)
 
     def _in_blocks(
         self,
         stage: Stage,
-        inputs: tuple[np.typing.NDArray[np.generic], ...],
+        inputs: Arrays,
         sizes: Sequence[int],
         *,
         num_outputs: int,
@@ -226,23 +317,49 @@ class SliceEncoderRuntime:
         generator = np.random.default_rng(0)
         num_rows = max(sizes)
         dims = self.spec.dims
-        shape = (num_rows, dims.slice_events)
-        slices = (
-            generator.integers(1, dims.num_item_rows, shape),
-            generator.integers(1, dims.num_type_rows, shape),
-            generator.integers(0, dims.num_gap_rows, shape),
-            generator.integers(1, dims.slice_events + 1, num_rows),
-        )
-        merged = generator.standard_normal((num_rows, dims.num_half_lives, dims.dim)).astype(np.float32)
+        slices = self._inputs(_made_up_slices(dims, num_rows, generator))
+        merged = generator.standard_normal((num_rows, dims.num_memory_rows, dims.dim)).astype(np.float32)
+        memory = (merged, np.arange(num_rows) % 3 > 0)
 
         def trial(size: int) -> list[bytes]:
-            codes, last = self._in_blocks(self._encode_block, slices, (size,), num_outputs=2)
-            inputs = (last, merged, np.arange(num_rows) % 3 > 0)
-            users = self._in_blocks(self._users_block, inputs, (size,), num_outputs=1)
-            return [array.tobytes() for array in (codes, last, *users)]
+            made = self._in_blocks(self._encode_block, slices, (size,), num_outputs=2)
+            if self.merge.enters_encoder:
+                made += self._in_blocks(self._recall_block, (*slices, *memory), (size,), num_outputs=1)
+            made += self._in_blocks(self._users_block, (made[1], *memory), (size,), num_outputs=1)
+            return [array.tobytes() for array in made]
 
         wanted = trial(sizes[0])
         return (sizes[0], *(size for size in sizes[1:] if trial(size) == wanted))
+
+
+def _made_up_slices(dims: ModelDims, num_slices: int, generator: np.random.Generator) -> SliceBatch:
+    own, before = (num_slices, dims.slice_events), (num_slices, dims.context_events)
+    is_absent_SC = np.arange(dims.context_events) < generator.integers(0, dims.context_events + 1, num_slices)[:, None]
+    return SliceBatch(
+        generator.integers(1, dims.num_item_rows, own),
+        generator.integers(1, dims.num_type_rows, own),
+        generator.integers(0, 10**9, own),
+        generator.integers(1, dims.slice_events + 1, num_slices),
+        np.where(is_absent_SC, PAD_ROW, generator.integers(1, dims.num_item_rows, before)),
+        generator.integers(1, dims.num_type_rows, before),
+        generator.integers(0, 10**9, before),
+    )
+
+
+def _cpu_sizes(dims: ModelDims) -> tuple[int, ...]:
+    """The block sizes of which every product has `MIN_PRODUCT_ROWS` rows, whatever is the shortest part of a slice."""
+    parts = [dims.slice_events, dims.context_events or dims.slice_events]
+    shortest = min([*parts, dims.num_memory_rows] if dims.merge == "tokens" else parts)
+    return tuple(size for size in CPU_BLOCK_SIZES if size * shortest >= MIN_PRODUCT_ROWS)
+
+
+def _num_missing(rows_BD: Tensor) -> int:
+    return max(0, MIN_PRODUCT_ROWS - len(rows_BD))
+
+
+def _sigmoid(values: Float32Array) -> Float32Array:
+    sigmoid: Float32Array = np.float32(1) / (np.float32(1) + np.exp(-values))
+    return sigmoid
 
 
 def blocks(num_rows: int, sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:

@@ -6,14 +6,20 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from encoders.contract import DamagedModelError, ModelVersionError
+from encoders.contract import DamagedModelError, MergeKind, MergeSpec, ModelVersionError
+from encoders.item_features import FeatureSpec
 from encoders.vocabulary import default_gap_edges_ms
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: relative positions, the events before a slice, and a merge to choose (1 had neither)."""
+
+MEAN_HALF_LIFE_MS = 1e18
+"""Half-life of a mean that does not fade: thirty million years, so that float32 sees no decay at all."""
+
 SPEC_FILE = "spec.json"
 WEIGHTS_FILE = "weights.safetensors"
 ITEMS_FILE = "items.json"
@@ -33,8 +39,16 @@ class ModelDims:
         num_layers: transformer blocks.
         num_heads: attention heads of each block.
         slice_events: L.
-        num_half_lives: H.
+        context_events: C, events before the slice that it may look back at; 0 for none, L at most.
+        merge: how the codes of slices become a memory; see `encoders.merges`.
+        num_half_lives: H, where the merge has learned half-lives ("decayed", "tokens").
+        num_codes: codes kept where the merge is "concat".
         gap_edges_ms: rising edges of the time gap buckets, in milliseconds.
+        items: features of the item tower; none for a plain table of embeddings.
+        head_dim: width of an attention head, where heads were pruned; None for ``dim / num_heads``.
+
+    Raises:
+        ValueError: if a number is out of its range, or the merge is not known.
     """
 
     num_item_rows: int
@@ -43,16 +57,28 @@ class ModelDims:
     num_layers: int = 2
     num_heads: int = 2
     slice_events: int = 16
+    context_events: int = 16
+    merge: MergeKind = "decayed"
     num_half_lives: int = 4
+    num_codes: int = 4
     gap_edges_ms: tuple[int, ...] = default_gap_edges_ms()
+    items: FeatureSpec = field(default_factory=FeatureSpec)
+    head_dim: int | None = None
 
     def __post_init__(self) -> None:
         numbers = {name: value for name, value in asdict(self).items() if isinstance(value, int)}
-        bad = {name: value for name, value in numbers.items() if value < 1}
+        bad = {name: value for name, value in numbers.items() if value < (name != "context_events")}
         if bad:
             raise ValueError(f"model dims below 1: {bad}")
-        if self.dim % self.num_heads:
+        if self.head_dim is None and self.dim % self.num_heads:
             raise ValueError(f"dim {self.dim} is not divisible by num_heads {self.num_heads}")
+        if self.context_events > self.slice_events:
+            raise ValueError(
+                f"context_events is {self.context_events}, expected at most slice_events {self.slice_events}: "
+                f"no more events before a slice are published"
+            )
+        if self.merge not in get_args(MergeKind):
+            raise ValueError(f"merge is {self.merge!r}, expected one of {', '.join(get_args(MergeKind))}")
         if list(self.gap_edges_ms) != sorted(set(self.gap_edges_ms)):
             raise ValueError(f"gap_edges_ms must rise strictly, got {self.gap_edges_ms}")
 
@@ -60,6 +86,23 @@ class ModelDims:
     def num_gap_rows(self) -> int:
         """Rows of the gap table: "first event", then one bucket more than edges."""
         return len(self.gap_edges_ms) + 2
+
+    @property
+    def attention_dim(self) -> int:
+        """Width of the queries, and of the keys and of the values, of all heads together."""
+        return self.dim if self.head_dim is None else self.num_heads * self.head_dim
+
+    @property
+    def num_memory_rows(self) -> int:
+        """R, vectors of D values that a user's memory is read as."""
+        return {
+            "none": 0,
+            "mean": 1,
+            "gate": 1,
+            "concat": self.num_codes,
+            "decayed": self.num_half_lives,
+            "tokens": self.num_half_lives,
+        }[self.merge]
 
     @property
     def summary_dim(self) -> int:
@@ -74,7 +117,7 @@ class ModelSpec:
     Args:
         release: name and content hash.
         dims: shapes of the model.
-        half_lives_ms: H half-lives of the merged memory, in milliseconds.
+        half_lives_ms: half-lives of the merged memory, in milliseconds; empty where the merge has none.
         type_names: event types in row order.
         seed: the model was trained with.
         training: summary of the training: config, targets, curve.
@@ -88,6 +131,11 @@ class ModelSpec:
     seed: int
     training: Mapping[str, Any]
     files: Mapping[str, str]
+
+    @property
+    def merge(self) -> MergeSpec:
+        """How slices are merged under this release."""
+        return MergeSpec(self.dims.merge, self.dims.num_memory_rows, self.half_lives_ms)
 
 
 def sha256(data: bytes) -> str:
@@ -121,13 +169,27 @@ def load_spec(folder: Path) -> ModelSpec:
     """
     body = _signed_body(folder)
     try:
-        dims = ModelDims(**{**body["dims"], "gap_edges_ms": tuple(body["dims"]["gap_edges_ms"])})
-        values = {field.name: body[field.name] for field in fields(ModelSpec)}
+        dims = _dims(body["dims"])
+        values = {one.name: body[one.name] for one in fields(ModelSpec)}
     except (KeyError, TypeError, ValueError) as error:
         path = folder / SPEC_FILE
         raise DamagedModelError(f"{path}: does not describe a model ({error!r}); {MEND}") from error
     lists = {name: tuple(values[name]) for name in ("half_lives_ms", "type_names")}
     return ModelSpec(**{**values, **lists, "dims": dims})
+
+
+def dims_values(dims: ModelDims) -> dict[str, Any]:
+    """Dimensions as JSON values; item features and the width of heads are named only where they were given."""
+    unnamed = {"items": dims.items.is_empty, "head_dim": dims.head_dim is None}
+    return {name: value for name, value in asdict(dims).items() if not unnamed.get(name)}
+
+
+def _dims(values: dict[str, Any]) -> ModelDims:
+    lists = {"gap_edges_ms": tuple(values["gap_edges_ms"])}
+    if "items" not in values:
+        return ModelDims(**{**values, **lists})
+    items = FeatureSpec(**{**values["items"], "price_edges": tuple(values["items"]["price_edges"])})
+    return ModelDims(**{**values, **lists, "items": items})
 
 
 def _signed_body(folder: Path) -> dict[str, Any]:

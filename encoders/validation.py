@@ -1,6 +1,7 @@
 """Ranking quality of a model on events after the split: NDCG@10 over all items the user has not touched.
 
-Shapes: E events, S slices, T validation targets, D dimensions, H half-lives, I named items.
+Shapes: E events, S slices, T validation targets, J slices of the users judged, U users, K slices of
+the longest, D dimensions, R rows of a memory, I named items.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from encoders.contract import Float32Array, Float64Array, Int64Array
+from encoders.contract import BoolArray, Float32Array, Int64Array
 from encoders.histories import TrainingHistories, next_targets
 from encoders.sampling import SliceReader
 from encoders.transformer import SliceModel
@@ -19,6 +20,8 @@ from encoders.vocabulary import FIRST_NAME_ROW
 NDCG_DEPTH = 10
 # Slices encoded, and targets ranked, at a time: 20,000 items make 20 MB of scores.
 ROWS_AT_A_TIME = 256
+# Pairs of slices whose shares of a memory are held at a time, for each half-life: 4 MB.
+MERGED_AT_A_TIME = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -64,23 +67,32 @@ def ndcg_at_10(ranks_T: Int64Array) -> float:
     return float(gains_T.mean())
 
 
-@torch.inference_mode()
 def validation_ndcg(model: SliceModel, plan: ValidationPlan) -> float:
-    """NDCG@10 of a model over a plan's targets; the model is left in evaluation mode.
+    """NDCG@10 of a model over a plan's targets; the model is left in evaluation mode."""
+    return ndcg_at_10(validation_ranks(model, plan))
+
+
+@torch.inference_mode()
+def validation_ranks(model: SliceModel, plan: ValidationPlan) -> Int64Array:
+    """(T,) int64 rank of each of a plan's targets among the items new to its user; ties count against it.
 
     Users are walked whole, with the memory of all their earlier slices however many there are: what the
     model will do in service, not the cut runs it is trained on. O(slices of the users judged).
     """
     model.eval()
-    locals_TD, merged_THD, has_merged_T = _judged_inputs(model, plan)
+    device = model.device
+    named_ID = model.item_table()[FIRST_NAME_ROW:]
+    locals_TD, merged_TRD, has_merged_T = _judged_inputs(model, plan)
     ranks: list[Int64Array] = []
     for start in range(0, len(plan.events_T), ROWS_AT_A_TIME):
         rows = slice(start, start + ROWS_AT_A_TIME)
-        memory = model.memory_vectors(torch.from_numpy(merged_THD[rows]), torch.from_numpy(has_merged_T[rows]))
-        users = model.user_vectors(torch.from_numpy(locals_TD[rows]), memory)
-        scores = (users @ model.items.weight[FIRST_NAME_ROW:].T).numpy()
+        merged, has_merged, local_states = (
+            torch.from_numpy(values[rows]).to(device) for values in (merged_TRD, has_merged_T, locals_TD)
+        )
+        users = model.user_vectors(local_states, model.memory_vectors(merged, has_merged))
+        scores = (users @ named_ID.T).cpu().numpy()
         ranks.append(_ranks(scores, plan, np.arange(start, start + len(scores))))
-    return ndcg_at_10(np.concatenate(ranks))
+    return np.concatenate(ranks)
 
 
 def _ranks(scores_RI: Float32Array, plan: ValidationPlan, targets_R: Int64Array) -> Int64Array:
@@ -101,9 +113,7 @@ def _slices_of(histories: TrainingHistories, events: Int64Array) -> Int64Array:
     return np.searchsorted(histories.slice_starts_S1, events, side="right") - 1
 
 
-def _judged_inputs(
-    model: SliceModel, plan: ValidationPlan
-) -> tuple[Float32Array, Float32Array, np.typing.NDArray[np.bool_]]:
+def _judged_inputs(model: SliceModel, plan: ValidationPlan) -> tuple[Float32Array, Float32Array, BoolArray]:
     """Local states, merged memory and its presence for every target of the plan."""
     histories = plan.reader.histories
     slices_T = _slices_of(histories, plan.events_T)
@@ -113,17 +123,24 @@ def _judged_inputs(
     slices_J = np.flatnonzero(judged_U[users_S])
     place_of_S = np.full(histories.num_slices, -1, dtype=np.int64)
     place_of_S[slices_J] = np.arange(len(slices_J))
+    ranks_S = np.arange(histories.num_slices) - histories.user_starts_U1[users_S]
     states, codes_JD = _encoded(model, plan.reader, slices_J)
+    merged_JRD = memory_before(model, plan.reader, slices_J, codes_JD)
+    if model.memory_enters:
+        states, _ = _encoded(model, plan.reader, slices_J, merged_JRD, ranks_S[slices_J] > 0)
     offsets_J = np.concatenate([[0], np.cumsum(plan.reader.lengths_S[slices_J])])
     places_T = plan.events_T - histories.slice_starts_S1[slices_T]
     locals_TD = states[offsets_J[place_of_S[slices_T]] + places_T]
-    half_lives_ms = model.half_lives_ms().numpy().astype(np.float64)
-    ranks_S = np.arange(histories.num_slices) - histories.user_starts_U1[users_S]
-    merged_JHD = _merged_before(histories, slices_J, ranks_S[slices_J], codes_JD, half_lives_ms)
-    return locals_TD, merged_JHD[place_of_S[slices_T]], ranks_S[slices_T] > 0
+    return locals_TD, merged_JRD[place_of_S[slices_T]], ranks_S[slices_T] > 0
 
 
-def _encoded(model: SliceModel, reader: SliceReader, slices_J: Int64Array) -> tuple[Float32Array, Float32Array]:
+def _encoded(
+    model: SliceModel,
+    reader: SliceReader,
+    slices_J: Int64Array,
+    merged_JRD: Float32Array | None = None,
+    has_merged_J: BoolArray | None = None,
+) -> tuple[Float32Array, Float32Array]:
     """States of all events of the slices, one after the other, and the slices' codes."""
     lengths_J = reader.lengths_S[slices_J]
     offsets_J = np.cumsum(lengths_J) - lengths_J
@@ -132,40 +149,43 @@ def _encoded(model: SliceModel, reader: SliceReader, slices_J: Int64Array) -> tu
     by_length = np.argsort(lengths_J, kind="stable")  # so that short slices are padded by little
     for start in range(0, len(slices_J), ROWS_AT_A_TIME):
         rows = by_length[start : start + ROWS_AT_A_TIME]
-        padded = reader.padded(slices_J[rows])
-        states_SLD, raw_SLD = model.states(padded.item_rows_SL, padded.type_rows_SL, padded.gap_rows_SL)
-        pooled, _ = model.pooled(states_SLD, raw_SLD, padded.lengths_S)
+        padded = reader.padded(slices_J[rows]).to(model.device)
+        memory = [
+            None if values is None else torch.from_numpy(values[rows]).to(model.device)
+            for values in (merged_JRD, has_merged_J)
+        ]
+        states_SLD, tokens_SLD, raw_SLD = model.states(padded, *memory)
+        pooled, _ = model.pooled(tokens_SLD if model.memory_enters else states_SLD, raw_SLD, padded.lengths_S)
         places_L = np.arange(states_SLD.shape[1])
         real_SL = places_L < lengths_J[rows, None]
-        states[(offsets_J[rows, None] + places_L)[real_SL]] = states_SLD.numpy()[real_SL]
-        codes_JD[rows] = model.codes(pooled)[0].numpy()
+        states[(offsets_J[rows, None] + places_L)[real_SL]] = states_SLD.cpu().numpy()[real_SL]
+        codes_JD[rows] = model.codes(pooled)[0].cpu().numpy()
     return states, codes_JD
 
 
-def _merged_before(
-    histories: TrainingHistories,
-    slices_J: Int64Array,
-    ranks_J: Int64Array,
-    codes_JD: Float32Array,
-    half_lives_ms: Float64Array,
-) -> Float32Array:
-    """(J, H, D) memory before each slice, by the incremental rule, all users' k-th slices at once."""
-    num_slices, dim = codes_JD.shape
-    sums_JHD = np.zeros((num_slices, len(half_lives_ms), dim), dtype=np.float32)
-    masses_JH = np.zeros((num_slices, len(half_lives_ms)), dtype=np.float32)
-    ends_ms_J = histories.slice_ends_ms()[slices_J]
-    weights_J = histories.slice_weights_S[slices_J]
-    before_JHD = np.zeros_like(sums_JHD)
-    by_rank = np.argsort(ranks_J, kind="stable")
-    borders = np.flatnonzero(np.diff(ranks_J[by_rank])) + 1
-    for same_rank in np.split(by_rank, borders):
-        if ranks_J[same_rank[0]]:
-            earlier = same_rank - 1
-            before_JHD[same_rank] = sums_JHD[earlier] / masses_JH[earlier][:, :, None]
-            ages_ms = (ends_ms_J[same_rank] - ends_ms_J[earlier])[:, None]
-            keep = np.exp2(-ages_ms / half_lives_ms).astype(np.float32)
-            sums_JHD[same_rank] = sums_JHD[earlier] * keep[:, :, None]
-            masses_JH[same_rank] = masses_JH[earlier] * keep
-        sums_JHD[same_rank] += (weights_J[same_rank, None] * codes_JD[same_rank])[:, None, :]
-        masses_JH[same_rank] += weights_J[same_rank, None]
-    return before_JHD
+def memory_before(model: SliceModel, reader: SliceReader, slices_J: Int64Array, codes_JD: Float32Array) -> Float32Array:
+    """(J, R, D) memory before each slice, by the merge as it is trained.
+
+    Args:
+        model: in evaluation mode.
+        reader: of the histories.
+        slices_J: all slices of some users, rising.
+        codes_JD: their codes.
+    """
+    users_J = reader.histories.users_of_slices()[slices_J]
+    starts_U = np.flatnonzero(np.concatenate([[True], np.diff(users_J) != 0]))[: len(users_J)]
+    nums_U = np.diff(np.append(starts_U, len(users_J)))
+    merged_JRD = np.zeros((len(slices_J), model.dims.num_memory_rows, model.dims.dim), dtype=np.float32)
+    by_length = np.argsort(nums_U, kind="stable")
+    while len(by_length):
+        # As many users as fit, the longest first: merging them costs their number times the square of that length.
+        longest = int(nums_U[by_length[-1]])
+        num_users = max(1, MERGED_AT_A_TIME // longest**2)
+        chosen_U, by_length = by_length[-num_users:], by_length[:-num_users]
+        places_UK = starts_U[chosen_U, None] + np.minimum(np.arange(longest), nums_U[chosen_U, None] - 1)
+        slices_UK = slices_J[places_UK]
+        inputs = (codes_JD[places_UK], np.log(reader.weights_S[slices_UK]), reader.ends_ms_S[slices_UK])
+        merged_UKRD = model.merge(*(torch.from_numpy(values).to(model.device) for values in inputs))
+        real_UK = np.arange(longest) < nums_U[chosen_U, None]
+        merged_JRD[places_UK[real_UK]] = merged_UKRD.cpu().numpy()[real_UK]
+    return merged_JRD

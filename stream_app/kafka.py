@@ -118,6 +118,20 @@ def as_unreachable(settings: Settings) -> Iterator[None]:
         ) from error
 
 
+async def start_reading(settings: Settings, consumer: Any) -> None:
+    """Connect a consumer that belongs to no group; one that cannot connect leaves nothing open.
+
+    Raises:
+        KafkaUnreachableError: The broker does not answer.
+    """
+    with as_unreachable(settings):
+        try:
+            await consumer.start()
+        except BaseException:
+            await consumer.stop()
+            raise
+
+
 @contextmanager
 def quiet_clients() -> Iterator[None]:
     """Keep aiokafka from logging while it runs: for probes whose failure is told by an error anyway."""

@@ -12,8 +12,11 @@ import msgspec
 from encoders.contract import EncoderError, SliceEncoder
 from stream_app.errors import ModelError
 from stream_app.settings import Settings
+from stream_app.settings_rules import score_rule
+from stream_app.stages.learning import Scorer, initial_state
 from stream_app.stages.listing import ListRule
-from stream_app.stages.scoring import ScorerWeights, feature_names
+from stream_app.stages.scorer_epochs import ScorerStage, ServedScorer
+from stream_app.stages.scoring import feature_names
 from stream_app.topics import EVENTS, prefixed
 
 STREAM_FILE = "stream.json"
@@ -37,7 +40,7 @@ class ServedModel:
 
     release: str
     dim: int
-    scorer: ScorerWeights
+    scorer: Scorer
 
 
 def stream_spec(settings: Settings) -> StreamSpec:
@@ -76,10 +79,14 @@ def served_model(settings: Settings) -> ServedModel:
     with as_model_error():
         spec = load_spec(folder)
         stream = msgspec.json.decode(read_file(folder, spec, STREAM_FILE), type=StreamSpec)
-        scorer = msgspec.json.decode(read_file(folder, spec, SCORER_FILE), type=ScorerWeights)
+        scorer = msgspec.json.decode(read_file(folder, spec, SCORER_FILE), type=Scorer)
     _check_fits(stream, settings, folder)
-    if missing := [name for name in feature_names(settings.half_lives_s) if name not in scorer.weights]:
-        raise ModelError(f"{folder / SCORER_FILE} has no weight for {', '.join(missing)}.", mend=TRAIN_HINT)
+    expected = feature_names(settings.half_lives_s)
+    if scorer.feature_names != expected:
+        raise ModelError(
+            f"{folder / SCORER_FILE} scores by {', '.join(scorer.feature_names)}; expected {', '.join(expected)}.",
+            mend=TRAIN_HINT,
+        )
     return ServedModel(spec.release, spec.dims.dim, scorer)
 
 
@@ -88,10 +95,17 @@ def list_rule(settings: Settings, model: ServedModel) -> ListRule:
     return ListRule(
         events=prefixed(settings.prefix, EVENTS),
         release=model.release,
-        weights_F=model.scorer.vector(feature_names(settings.half_lives_s)),
+        scorer=model.scorer,
+        score=score_rule(settings),
         list_items=settings.list_items,
         candidates=settings.candidates,
     )
+
+
+def scorer_stage(settings: Settings, model: ServedModel, num_sources: int) -> ScorerStage:
+    """The stage that learns from choices, without any state yet; `num_sources` partitions of `events`."""
+    served = ServedScorer(model.release, lambda: initial_state(model.scorer))
+    return ScorerStage(num_sources, score_rule(settings), served)
 
 
 def load_encoder(settings: Settings) -> SliceEncoder:

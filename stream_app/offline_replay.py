@@ -16,6 +16,7 @@ from typing import Any
 from encoders.contract import SliceEncoder
 from stream_app.models import list_rule, load_encoder, served_model
 from stream_app.offline_roles import Entry, OfflineRoles
+from stream_app.offline_scoring import OfflineScoring
 from stream_app.recording import Recorder
 from stream_app.replay.caught_up import Totals, sum_of
 from stream_app.replay.planning import Counted, PlannedRecord, ReplayPlan
@@ -25,7 +26,15 @@ from stream_app.settings import Settings
 from stream_app.settings_rules import clean_rules
 from stream_app.stages.encoding import newest_revisions
 from stream_app.stages.intake import read_record
-from stream_app.stages.listing import KnownItems, ListRule, by_epoch, index_version, make_list, take_vectors
+from stream_app.stages.listing import (
+    KnownItems,
+    ListRule,
+    ScorerInForce,
+    by_epoch,
+    index_version,
+    make_list,
+    take_vectors,
+)
 from stream_app.stages.profile import UserProfile
 
 OnTaken = Callable[[int], None]
@@ -65,6 +74,7 @@ class OfflineReplay:
         recorder: Recorder | None = None,
     ) -> None:
         self._roles = OfflineRoles(settings, encoder, settings.partitions)
+        self._scoring = OfflineScoring(settings, rule, self._roles, settings.partitions)
         self._clean_rules = clean_rules(settings)
         self._rule = rule
         self._plan = plan
@@ -82,6 +92,11 @@ class OfflineReplay:
     def profiles(self) -> Mapping[str, UserProfile]:
         """What is known of each user, by user id."""
         return self._roles.profiles
+
+    @property
+    def scorer(self) -> ScorerInForce:
+        """The newest scorer; lists of earlier events cannot be made after it was asked for."""
+        return self._scoring.in_force(None)
 
     def take(self, rows: Iterable[AnyRow]) -> None:
         """Take the next rows of the log."""
@@ -108,12 +123,17 @@ class OfflineReplay:
         slices = [record for made in effects for record in made.slices]
         if self._recorder is not None:
             self._recorder.take_slices(slices)
-        asked = take_vectors(roles.encode(newest_revisions(slices)), roles.profiles, self._rule.release)
+        vectors = roles.encode(newest_revisions(slices))
+        self._scoring.take(vectors, [made.progress for made in effects if made.progress is not None], self._items)
+        asked = take_vectors(vectors, roles.profiles, self._rule.release)
         queries = roles.queries([record.user_id for record in asked])
         for join_epoch, group in by_epoch(asked):
             assert join_epoch is not None, "every event of a replay is strict"
             trends = roles.trends_at(join_epoch)
-            made = [make_list(record, queries[record.user_id], trends, self._items, self._rule) for record in group]
+            scorer = self._scoring.in_force(self._rule.score.joined(join_epoch))
+            made = [
+                make_list(record, queries[record.user_id], trends, self._items, self._rule, scorer) for record in group
+            ]
             self._users_with_list.update(one.user_id for one in made)
             if self._recorder is not None:
                 self._recorder.take_lists(made)

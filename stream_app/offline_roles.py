@@ -6,7 +6,7 @@ Everything a role decides is decided by the same stage here; this module only ca
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from encoders.contract import SliceEncoder
 from index import ItemIndex, build_index
@@ -17,7 +17,7 @@ from stream_app.slice_encoding import encode_slices
 from stream_app.stages.intake import Content, Headers, take_record
 from stream_app.stages.listing import queries_of, search_of
 from stream_app.stages.merging import UserMemory
-from stream_app.stages.popularity import ItemStatistics
+from stream_app.stages.popularity import ItemStatistics, TrendRule
 from stream_app.stages.profile import UserProfile
 from stream_app.stages.ranking import Query
 from stream_app.stages.sequence import KeptHistory, SequenceEffects
@@ -26,6 +26,34 @@ from stream_app.stages.trend_view import TrendView
 
 Entry = tuple[int, Content, Headers]
 """One record of a partition of `events`: its offset, what it says, and its headers."""
+
+
+TrendsAt = Callable[[int], TrendView]
+"""Gives the trends as of an epoch, or of the newest complete one before it. They never go back."""
+
+
+class TrendReader:
+    """The trends of all items, read epoch by epoch."""
+
+    def __init__(self, rule: TrendRule) -> None:
+        self.rule = rule
+        self._waiting: deque[TrendRecord] = deque()
+        self._view = TrendView(rule)
+
+    def add(self, records: Iterable[TrendRecord]) -> None:
+        """Take records, oldest first."""
+        self._waiting.extend(records)
+
+    def at(self, epoch: int) -> TrendView:
+        """The trends as of `epoch`."""
+        if epoch > self._view.epoch:
+            self._view.advance(epoch, self._up_to(epoch))
+        return self._view
+
+    def _up_to(self, epoch: int) -> Iterator[TrendRecord]:
+        """The records of waiting epochs up to `epoch`; they wait no longer."""
+        while self._waiting and self._waiting[0].epoch <= epoch:
+            yield self._waiting.popleft()
 
 
 class OfflineRoles:
@@ -52,8 +80,7 @@ class OfflineRoles:
         self._statistics: dict[str, tuple[int, ItemStatistics]] = {}
         self._trend = TrendStage(num_partitions, trend_rule(settings))
         self._num_activity = 0
-        self._folded: deque[TrendRecord] = deque()
-        self._trends = TrendView(trend_rule(settings))
+        self._readers = [TrendReader(trend_rule(settings))]
         self._candidates = settings.candidates
         self.index: ItemIndex = build_index("faiss", encoder.dim, encoder.release)
         self.index.upsert(*encoder.item_vectors())
@@ -77,7 +104,8 @@ class OfflineRoles:
         # No partition is ever idle here: every one gets each tick.
         folded, _ = self._trend.end_run(self._num_activity, frozenset())
         self._num_activity += 1
-        self._folded.extend(folded)
+        for reader in self._readers:
+            reader.add(folded)
         self._statistics.update(self._trend.changed)
 
     def encode(self, slices: Sequence[SliceRecord]) -> list[SliceVectorRecord]:
@@ -86,15 +114,13 @@ class OfflineRoles:
 
     def trends_at(self, epoch: int) -> TrendView:
         """The trends as of `epoch`, or of the newest complete one before it. They never go back."""
-        wanted = min(epoch, self._trend.totals.complete_epoch)
-        if wanted > self._trends.epoch:
-            self._trends.advance(wanted, self._folded_up_to(wanted))
-        return self._trends
+        return self._readers[0].at(min(epoch, self._trend.totals.complete_epoch))
 
-    def _folded_up_to(self, epoch: int) -> Iterator[TrendRecord]:
-        """The records of waiting epochs up to `epoch`, oldest first; they wait no longer."""
-        while self._folded and self._folded[0].epoch <= epoch:
-            yield self._folded.popleft()
+    def another_reader(self) -> TrendsAt:
+        """The same for somebody who is at an epoch of its own."""
+        reader = TrendReader(self._readers[0].rule)
+        self._readers.append(reader)
+        return lambda epoch: reader.at(min(epoch, self._trend.totals.complete_epoch))
 
     def queries(self, users: Sequence[str]) -> dict[str, Query]:
         """What the lists of these users are made for; the index is asked for all of them at once."""

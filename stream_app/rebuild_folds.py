@@ -11,22 +11,26 @@ from itertools import pairwise
 from typing import Final, Protocol
 
 from stream_app import tables, topics
+from stream_app.agents.choose import ChooseRule, take_choosers
 from stream_app.agents.encode import EncodeProcessor, EncodeTopics
 from stream_app.agents.recommend import take_run
+from stream_app.agents.score import ScoreProcessor, ScoreTopics
 from stream_app.agents.sequence import SequenceProcessor, SequenceTopics
 from stream_app.agents.trend import TrendProcessor, TrendTopics
 from stream_app.audit.runs import part_of
 from stream_app.batching import SliceBatcher
 from stream_app.faustkit import Run, Stored, Values
-from stream_app.models import load_encoder, served_model
+from stream_app.models import ServedModel, load_encoder, scorer_stage, served_model
 from stream_app.settings import Settings
-from stream_app.settings_rules import clean_rules, sequence_stage, trend_rule
+from stream_app.settings_rules import clean_rules, score_rule, sequence_stage, trend_rule
 from stream_app.stages.trend import TrendStage
 
 ROLE_TABLES: Final = {
     "sequence": tables.USER_HISTORIES,
     "trend": tables.ITEM_STATISTICS,
     "encode": tables.USER_MEMORY,
+    "choose": tables.USER_CHOICES,
+    "score": tables.SCORER,
     "recommend": tables.USER_VECTORS,
 }
 """The table of each role."""
@@ -61,6 +65,12 @@ def role_folds(settings: Settings, role: str) -> Iterator[NewFold]:
     elif role == "recommend":
         release = served_model(settings).release
         yield lambda partition: ProfileFold(release)
+    elif role == "choose":
+        rule = ChooseRule(served_model(settings).release, settings.candidates, score_rule(settings))
+        yield lambda partition: ChooserFold(rule)
+    elif role == "score":
+        model = served_model(settings)
+        yield lambda partition: ScorerFold(settings, model)
     else:
         encoder = load_encoder(settings)
         with ThreadPoolExecutor(1, thread_name_prefix="encoder") as executor:
@@ -120,7 +130,7 @@ class MemoryFold:
     """`slices` become memories, by the release that is served."""
 
     def __init__(self, batcher: SliceBatcher) -> None:
-        self._processor = EncodeProcessor(batcher, EncodeTopics(slice_vectors=topics.SLICE_VECTORS), [])
+        self._processor = EncodeProcessor(batcher, EncodeTopics(topics.SLICE_VECTORS, topics.DRIFT), [])
 
     async def changes(self, run: Run, values: Values) -> dict[bytes, Stored]:
         """See `Fold.changes`."""
@@ -136,6 +146,30 @@ class ProfileFold:
     async def changes(self, run: Run, values: Values) -> dict[bytes, Stored]:
         """See `Fold.changes`."""
         return take_run(run, values, self._release).changes
+
+
+class ChooserFold:
+    """`slice-vectors` become the profiles of the sampled users; no choice is told of."""
+
+    def __init__(self, rule: ChooseRule) -> None:
+        self._rule = rule
+
+    async def changes(self, run: Run, values: Values) -> dict[bytes, Stored]:
+        """See `Fold.changes`."""
+        return take_choosers(run, values, self._rule).changes
+
+
+class ScorerFold:
+    """`choices` become what was learned, and what waits."""
+
+    def __init__(self, settings: Settings, model: ServedModel) -> None:
+        stage = scorer_stage(settings, model, settings.partitions)
+        self._processor = ScoreProcessor(stage, ScoreTopics(scorer_weights=topics.SCORER_WEIGHTS))
+        self._processor.restore(())
+
+    async def changes(self, run: Run, values: Values) -> dict[bytes, Stored]:
+        """See `Fold.changes`."""
+        return (await self._processor.process(run, values)).changes
 
 
 @dataclass(frozen=True)

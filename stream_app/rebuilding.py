@@ -36,7 +36,7 @@ from stream_app.topics import changelog_name, prefixed
 MEMORY_BYTES: Final = 128 * 1024 * 1024
 """Budget of all the stores that are made here."""
 
-RUN_POSITIONS: Final = frozenset({"trend", "encode"})
+RUN_POSITIONS: Final = frozenset({"trend", "encode", "score"})
 """Roles whose values name the end of the run they were changed in: how runs are cut is no part of their state."""
 
 Stores = Mapping[int, PartitionStore]

@@ -53,7 +53,7 @@ async def record_topics(settings: Settings, recorder: Recorder, users: Collectio
         if record.value is not None and record.key in users:
             recorder.take_lists([_LIST.decode(record.value)])
     async for record in _records_since(settings, SLICES, since.slices):
-        if record.value is not None and record.key in users:
+        if record.value is not None and record.key in users:  # marks have no user
             recorder.take_slices([_SLICE.decode(record.value)])
 
 

@@ -39,6 +39,9 @@ RECORDED_SETTINGS: Final = (
     "max_future_s",
     "epoch_s",
     "half_lives_s",
+    "scorer_epoch_s",
+    "score_users_share",
+    "score_choices_per_epoch",
     "list_items",
     "candidates",
 )

@@ -4,7 +4,7 @@ Every value on a topic is JSON (UTF-8), so that any client can read it; vectors 
 float32. Records are pure functions of the event log: facts of the wall clock travel in headers only.
 
 Words: *position* is a source position, (partition, offset) on the `events` topic; *epoch* is a tick of event
-time, ``ts // epoch_ms``.
+time, ``ts // epoch_ms``; a *scorer-epoch* is a longer one, at whose end the scorer changes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ TICK_HEADER = "sliceflow-tick"
 
 STRICT_HEADER = "sliceflow-strict"
 """Header of a replayed event: its list must use exactly the epoch of trends that its time falls in."""
+
+MARK_KEY = b""
+"""Key of a record that is no user's or item's but says how far its partition is. No id is empty."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -66,10 +69,13 @@ class SliceEvent(msgspec.Struct, frozen=True, array_like=True):
 class SliceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One revision of one slice of a user's history.
 
+    `before` are up to `slice_events` events in front of the slice, newest last: what an encoder may look back at. So
+    that what it makes of a slice is a function of this record alone, a slice is published anew when they change.
     `join_epoch` is the epoch of trends a list made from this record must use (strict replay), or None when
     any newest complete one will do (live). `fresh` tells that the user's event that was applied last is in this
     revision, so it asks for a new list; a revision that only closes the slice does not. `partition` and `offset`
-    name the event in the slice that was applied last.
+    name the event in the slice that was applied last. `sampled` tells that the scorer learns from this revision, so
+    that no reader may pass it over for a newer one.
     """
 
     user_id: str
@@ -80,7 +86,9 @@ class SliceRecord(msgspec.Struct, frozen=True, kw_only=True):
     events: list[SliceEvent]
     partition: int
     offset: int
+    before: list[SliceEvent] = []
     join_epoch: int | None = None
+    sampled: bool = False
 
 
 class SliceVectorRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +111,61 @@ class SliceVectorRecord(msgspec.Struct, frozen=True, kw_only=True):
     user_vector: str
     num_slices_merged: int
     join_epoch: int | None = None
+    sampled: bool = False
+
+
+class ProgressRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Mark on `slices`, `slice-vectors` and `choices` (key `MARK_KEY`): of `partition` of `events`, everything that
+    belongs to scorer-epochs before `epoch` lies in front of this record.
+
+    `strict` tells that ticks drive the partition's clock, so nobody may run past it.
+    """
+
+    partition: int
+    epoch: int
+    strict: bool
+
+
+class ChoiceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user took, beside what the list of that moment would have been made of.
+
+    `epoch` is the scorer-epoch of the event at `event_ts`, `partition` and `offset` name it. `features` are the rows of
+    `num_candidates` candidates (base64 float32, row by row; none where nothing is to be learned), `chosen` the row of
+    `item_id`, -1 where no source offered it. `is_whole` tells that all candidates are there, so that the place of the
+    item in the list can be told.
+    """
+
+    user_id: str
+    item_id: str
+    event_ts: int
+    partition: int
+    offset: int
+    release: str
+    epoch: int
+    chosen: int
+    num_candidates: int
+    features: str
+    is_whole: bool
+
+
+class ScorerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The scorer as of the end of one scorer-epoch, and how good the lists were until then.
+
+    `scorer` is the JSON of `learning.Scorer`; `num_choices` were learned from in this epoch. `quality` has a row for
+    the day of the epoch's last event and one for all days.
+    """
+
+    epoch: int
+    release: str
+    num_choices: int
+    scorer: msgspec.Raw
+    quality: dict[str, dict[str, float]]
+
+
+class ScorerEpochRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Marker on `scorer-weights`: every scorer-epoch up to and including `epoch` was learned from."""
+
+    epoch: int
 
 
 class ItemVectorRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,11 +184,12 @@ class VectorsCompleteRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ActivityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A touch of an item, or a transition from it to `next_item`, or (neither) a mark of progress.
+    """The touch of an item that was new to its user, or (without `item_id`) a mark of progress.
 
-    `partition` and `offset` are the source position; `epoch` never goes back within one source partition.
-    `weight_milli` is the event type's weight in thousandths (integers, so that sums do not depend on order).
-    `strict` tells that this source's clock is driven by ticks, so nobody may run past it.
+    `before` are the items the user touched last, newest first, each once. `partition` and `offset` are the source
+    position; `epoch` never goes back within one source partition. `weight_milli` is the event type's weight in
+    thousandths (integers, so that sums do not depend on order). `strict` tells that this source's clock is driven
+    by ticks, so nobody may run past it.
     """
 
     partition: int
@@ -133,23 +197,23 @@ class ActivityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     epoch: int
     strict: bool = False
     item_id: str | None = None
-    next_item: str | None = None
     weight_milli: int = 1000
+    before: tuple[str, ...] = ()
 
 
 class TrendRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The decayed statistics of one item at the end of one epoch.
 
-    `counts` holds one decayed count for each half-life of the settings; `next_items` the strongest transitions
-    from this item as [item_id, score of short memory, score of long memory]; `first_epoch` when it was first
-    touched.
+    `counts` holds one decayed count for each half-life of the settings; `predecessors` the items that users most often
+    touched shortly before this one as [item_id, score of short memory, score of long memory]; `first_epoch` is when it
+    was first touched.
     """
 
     item_id: str
     epoch: int
     first_epoch: int
     counts: list[float]
-    next_items: list[tuple[str, float, float]]
+    predecessors: list[tuple[str, float, float]]
 
 
 class TrendEpochRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +234,7 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
     """The ranked list of a user, with its provenance.
 
     `event_ts`, `partition` and `offset` name the event it answers; `epoch` the trends it used (-1: none yet);
+    `scorer_epoch` the scorer-epoch at whose end the scorer was what ranked it (-1: the model's own);
     `has_vector` whether the user vector took part.
     """
 
@@ -183,6 +248,7 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     has_vector: bool
     items: list[RankedItem]
+    scorer_epoch: int = -1
 
 
 class StatusRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,6 +265,25 @@ class StatusRecord(msgspec.Struct, frozen=True, kw_only=True):
     dropped: dict[str, int]
     users: int
     watermark_ms: int
+
+
+class DriftRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How close user vectors that were merged slice by slice are to those of a full re-encoding.
+
+    Over the newest `checks` of one worker (`instance`) of the encode role, of `users` users with `slices` slices in
+    all: cosine of the two vectors, and the share of the ten best items of the one that are among those of the other.
+    `users_left_out` are sampled users that cannot be checked, because the worker has not seen all of their slices.
+    """
+
+    release: str
+    instance: str
+    checks: int
+    users: int
+    users_left_out: int
+    slices: int
+    mean_cosine: float
+    min_cosine: float
+    mean_overlap_10: float
 
 
 def encode(record: msgspec.Struct) -> bytes:

@@ -71,8 +71,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     )
     epoch_s: Annotated[Seconds, Meta(description="length of an epoch of trends, event time")] = 10.0
     half_lives_s: Annotated[list[Seconds], Meta(description="half-lives of the decayed popularity", min_length=1)] = (
-        msgspec.field(default_factory=lambda: [900.0, 3600.0, 86400.0, 604800.0])
+        msgspec.field(default_factory=lambda: [900.0, 3600.0, 21600.0, 86400.0, 604800.0, 2592000.0])
     )
+    scorer_epoch_s: Annotated[
+        Seconds, Meta(description="the scorer changes this often, event time; rounded up to whole epochs")
+    ] = 900.0
+    score_users_share: Annotated[
+        float, Meta(gt=0, le=1, description="share of the users whose choices the scorer learns from")
+    ] = 1.0
+    score_choices_per_epoch: Annotated[
+        Count, Meta(description="choices learned from in each scorer-epoch, at most", le=100_000)
+    ] = 2000
+    drift_users_share: Annotated[
+        float, Meta(ge=0, le=1, description="share of the users whose vectors are checked against a full re-encoding")
+    ] = 0.01
     list_items: Annotated[Count, Meta(description="length of a published list")] = 20
     candidates: Annotated[Count, Meta(description="candidates taken from each source", le=1000)] = 50
     store_memory_mb: Annotated[Count, Meta(description="memory of all RocksDB stores of one process")] = 128
@@ -85,6 +97,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def epoch_ms(self) -> int:
         """Length of an epoch, whole milliseconds."""
         return int(self.epoch_s * 1000)
+
+    @property
+    def scorer_epoch_ms(self) -> int:
+        """Length of a scorer-epoch, whole milliseconds, a multiple of `epoch_ms`."""
+        return -(-int(self.scorer_epoch_s * 1000) // self.epoch_ms) * self.epoch_ms
 
     @property
     def state_path(self) -> Path:

@@ -7,6 +7,7 @@ from stream_app.settings import Settings
 from stream_app.stages.clean import CleanRules
 from stream_app.stages.encoding import KEEP_REPAIRABLE
 from stream_app.stages.popularity import TrendRule
+from stream_app.stages.score_rule import ScoreRule
 from stream_app.stages.sequence import SequenceStage
 from stream_app.stages.slicing import SlicingRule
 
@@ -49,6 +50,17 @@ def sequence_stage(settings: Settings, partition: int) -> SequenceStage:
         epoch_ms=settings.epoch_ms,
         allowed_lateness_ms=int(settings.allowed_lateness_s * 1000),
         weights_milli=weights_milli(settings),
+        score=score_rule(settings),
+    )
+
+
+def score_rule(settings: Settings) -> ScoreRule:
+    """Scorer-epochs, and what the scorer learns from."""
+    return ScoreRule(
+        epoch_ms=settings.epoch_ms,
+        scorer_epoch_ms=settings.scorer_epoch_ms,
+        users_share=settings.score_users_share,
+        choices_per_epoch=settings.score_choices_per_epoch,
     )
 
 

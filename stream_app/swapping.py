@@ -29,18 +29,20 @@ from stream_app import tables
 from stream_app.errors import SliceflowError
 from stream_app.faustkit.effects import OutRecord
 from stream_app.faustkit.outbox import Outbox
-from stream_app.faustkit.ownership import claim_partition
+from stream_app.faustkit.ownership import claim_partition, mark_input
 from stream_app.faustkit.producing import SendError
 from stream_app.faustkit.store import PartitionStore, Stored, seal
+from stream_app.faustkit.topic_id import topic_id
 from stream_app.kafka import admin_client, as_unreachable, connection
 from stream_app.lag import group_name
 from stream_app.rebuild_folds import ROLE_TABLES
 from stream_app.rebuilding import Differences, Rebuilt, Stores, compare, open_stores
 from stream_app.replay.namespaces import set_configs
 from stream_app.replay.report import Progress
+from stream_app.roles import ROLE_INPUTS
 from stream_app.settings import Settings
 from stream_app.swap_mark import MARK, commit
-from stream_app.topics import topic_specs
+from stream_app.topics import prefixed, topic_specs
 from stream_app.wiring import store_folder
 
 RECORDS_AT_ONCE: Final = 2000
@@ -79,11 +81,12 @@ async def swap(
         # 1
         await commit(admin, settings, role, rebuilt.offsets, MARK)
         # 2
+        input_id = await _new_input_id(admin, settings, role, old)
         if differences.damage:
             show(f"making {rebuilt.changelog} anew")
             await _make_anew(admin, settings, rebuilt.changelog, len(rebuilt.new))
-        if differences.damage or differences.num_differing:
-            await _write(settings, rebuilt, None if differences.damage else old, show)
+        if differences.damage or differences.num_differing or input_id:
+            await _write(settings, rebuilt, None if differences.damage else old, input_id, show)
             # 3
             await _verify(settings, rebuilt, folder, show)
         # 4
@@ -129,7 +132,14 @@ def _records_of_key(
         yield OutRecord(changelog, partition, key, seal(value.position, value.payload))
 
 
-async def _write(settings: Settings, rebuilt: Rebuilt, old: Stores | None, show: Progress) -> None:
+async def _new_input_id(admin: Any, settings: Settings, role: str, old: Stores) -> str:
+    """Id of the input where the changelog says that it reflects another one; else nothing: workers write it down."""
+    number = await topic_id(admin._client, prefixed(settings.prefix, ROLE_INPUTS[role]))
+    is_other = any(store.input_id not in (None, str(number)) for store in old.values())
+    return str(number) if number is not None and is_other else ""
+
+
+async def _write(settings: Settings, rebuilt: Rebuilt, old: Stores | None, input_id: str, show: Progress) -> None:
     changelog, group = rebuilt.changelog, group_name(settings, rebuilt.role)
     async with _outbox(settings, group) as outbox:
         for partition in rebuilt.new:
@@ -139,6 +149,8 @@ async def _write(settings: Settings, rebuilt: Rebuilt, old: Stores | None, show:
                 await outbox.publish(chunk, writer)
                 num_sent += len(chunk)
                 show(f"{changelog}[{partition}]: {num_sent:,} records written")
+            if input_id:
+                await mark_input(outbox, changelog, partition, writer, input_id)
 
 
 def _chunks(records: Iterable[OutRecord]) -> Iterator[list[OutRecord]]:

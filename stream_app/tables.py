@@ -11,6 +11,7 @@ from stream_app.faustkit.keeping import Values
 from stream_app.stages.merging import UserMemory
 from stream_app.stages.popularity import ItemStatistics
 from stream_app.stages.profile import UserProfile
+from stream_app.stages.scorer_epochs import Learned, ScorerTotals, WaitingChoice
 from stream_app.stages.sequence import KeptHistory, PartitionTotals
 from stream_app.stages.slicing import UserHistory
 from stream_app.stages.trend import TrendTotals
@@ -18,10 +19,15 @@ from stream_app.stages.trend import TrendTotals
 USER_HISTORIES = "user-histories"
 USER_MEMORY = "user-memory"
 USER_VECTORS = "user-vectors"
+USER_CHOICES = "user-choices"
 ITEM_STATISTICS = "item-statistics"
+SCORER = "scorer"
 
 PARTITION_KEY = b"\xff"
 """Key of the facts that belong to the partition as a whole. No id has it: it is no valid UTF-8."""
+
+LEARNED_KEY = b"learned"
+"""Key of what the scorer has learned."""
 
 T = TypeVar("T")
 
@@ -29,6 +35,16 @@ T = TypeVar("T")
 def key_of(text: str) -> bytes:
     """The key of a user or item, on topics and in tables."""
     return text.encode("utf-8")
+
+
+def slot_key(slot: int) -> bytes:
+    """The key of a slot for a choice that waits to be learned from."""
+    return b"slot-%d" % slot
+
+
+def slot_of(key: bytes) -> int | None:
+    """The slot of a key; None for other keys."""
+    return int(key[5:]) if key.startswith(b"slot-") else None
 
 
 def encode_value(value: msgspec.Struct) -> bytes:
@@ -42,6 +58,9 @@ MEMORY = msgspec.msgpack.Decoder(UserMemory)
 STATISTICS = msgspec.msgpack.Decoder(ItemStatistics)
 TREND_TOTALS = msgspec.msgpack.Decoder(TrendTotals)
 PROFILE = msgspec.msgpack.Decoder(UserProfile)
+SCORER_TOTALS = msgspec.msgpack.Decoder(ScorerTotals)
+LEARNED = msgspec.msgpack.Decoder(Learned)
+WAITING_CHOICE = msgspec.msgpack.Decoder(WaitingChoice)
 
 
 def load_values(values: Values, ids: Sequence[str], decoder: msgspec.msgpack.Decoder[T]) -> dict[str, tuple[int, T]]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stream_app.errors import KafkaUnreachableError, TopicMismatchError
-from stream_app.kafka import REQUEST_TIMEOUT_MS, as_unreachable, connection
+from stream_app.kafka import REQUEST_TIMEOUT_MS, as_unreachable, connection, start_reading
 from stream_app.settings import Settings
 from stream_app.topics import MAX_RECORD_BYTES
 
@@ -21,6 +21,8 @@ DEFAULT_TIMEOUT_S: Final = 60.0
 FIRST_WINDOW: Final = 128
 """Offsets in the first window of a backward reading. The newest record of a busy key is near the end, and
 one fetch brings this many; each further window is twice as large, so that the number of seeks stays small."""
+
+IsolationLevel = Literal["read_uncommitted", "read_committed"]
 
 POLL_MS: Final = 200
 """How long one poll waits for records, at most."""
@@ -47,32 +49,37 @@ class TopicReader:
     Args:
         settings: The settings.
         timeout_s: The deadline of each reading that has an end.
+        isolation_level: What of transactions is read and counts for the end of a partition: ``read_committed`` for what
+            the roles read.
 
     Raises:
         KafkaUnreachableError: On entering or reading, the broker does not answer, or not in time.
         TopicMismatchError: On reading, the topic does not exist.
     """
 
-    def __init__(self, settings: Settings, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        isolation_level: IsolationLevel = "read_uncommitted",
+    ) -> None:
         self._settings = settings
         self._timeout_s = timeout_s
+        self._isolation_level = isolation_level
         self._consumer: Any = None
 
     async def __aenter__(self) -> Self:
         self._consumer = AIOKafkaConsumer(
             **connection(self._settings),
             enable_auto_commit=False,
+            isolation_level=self._isolation_level,
             # A fetch that waits for records holds up every other request of the consumer.
             fetch_max_wait_ms=50,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             max_partition_fetch_bytes=MAX_RECORD_BYTES,
         )
-        with as_unreachable(self._settings):
-            try:
-                await self._consumer.start()
-            except BaseException:
-                await self._consumer.stop()
-                raise
+        await start_reading(self._settings, self._consumer)
         return self
 
     async def __aexit__(
@@ -101,7 +108,7 @@ class TopicReader:
             ends = await self._consumer.end_offsets(wanted)
         return {tp.partition: (starts[tp], ends[tp]) for tp in wanted}
 
-    async def read_range(self, topic: str, ranges: dict[int, tuple[int, int]]) -> AsyncIterator[StoredRecord]:
+    async def read_range(self, topic: str, ranges: dict[int, tuple[int, int]]) -> AsyncGenerator[StoredRecord, None]:
         """The records of each partition from its first up to before its end offset, each partition in order.
 
         The ends must not lie behind the ends of the partitions: it would wait until the deadline.

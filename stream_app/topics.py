@@ -13,17 +13,23 @@ SLICE_VECTORS = "slice-vectors"
 ITEM_VECTORS = "item-vectors"
 ITEM_ACTIVITY = "item-activity"
 ITEM_TRENDS = "item-trends"
+CHOICES = "choices"
+SCORER_WEIGHTS = "scorer-weights"
 RECOMMENDATIONS = "recommendations"
 DEAD_LETTER = "events-dead-letter"
 STATUS = "status"
+DRIFT = "drift"
 RELEASES = "releases"
 
 MAX_RECORD_BYTES = 8 * 1024 * 1024
 """Largest record on our own topics. A user's whole history (100 events) is about 10 KB."""
 
 JOIN_HISTORY_MS = 6 * 3600 * 1000
-"""How long `item-trends` keeps every version of an item before compaction may drop older ones: a recommender that
-lags by less than this still joins each event with exactly the epoch it belongs to."""
+"""How long `item-trends` and `scorer-weights` keep every version before compaction may drop older ones: a recommender
+that lags by less than this still joins each event with exactly the epoch it belongs to."""
+
+SINGLE = "single"
+"""The group of what lies in one partition, because one worker must see all of it."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,11 @@ _DESCRIPTIONS: tuple[tuple[str, str, str], ...] = (
     (ITEM_VECTORS, "compact", "item"),
     (ITEM_ACTIVITY, "delete", "item"),
     (ITEM_TRENDS, "compact", "item"),
+    (CHOICES, "delete", SINGLE),
+    (SCORER_WEIGHTS, "compact", SINGLE),
     (DEAD_LETTER, "delete", ""),
     (STATUS, "compact", ""),
+    (DRIFT, "compact", ""),
     (RELEASES, "compact", ""),
 )
 
@@ -64,6 +73,8 @@ _CONFIG: Mapping[str, Mapping[str, str]] = {
     RECOMMENDATIONS: {"retention.ms": "-1"},
     ITEM_ACTIVITY: {"retention.ms": "-1"},
     DEAD_LETTER: {"retention.ms": "-1"},
+    CHOICES: {"retention.ms": "-1"},
+    SCORER_WEIGHTS: {"min.compaction.lag.ms": str(JOIN_HISTORY_MS)},
     ITEM_TRENDS: {"min.compaction.lag.ms": str(JOIN_HISTORY_MS)},
 }
 
@@ -82,9 +93,16 @@ TABLE_GROUPS: Mapping[str, str] = {
     "user-histories": "user",
     "user-memory": "user",
     "user-vectors": "user",
+    "user-choices": "user",
     "item-statistics": "item",
+    "scorer": SINGLE,
 }
 """The tables of the roles, and the topics each is cut like."""
+
+
+def partitions_of(group: str, num_partitions: int) -> int:
+    """Partitions of the topics of `group`, where those that are cut by user or item have `num_partitions`."""
+    return num_partitions if group not in ("", SINGLE) else 1
 
 
 def topic_specs(prefix: str, num_partitions: int) -> list[TopicSpec]:
@@ -92,7 +110,7 @@ def topic_specs(prefix: str, num_partitions: int) -> list[TopicSpec]:
     topics = [
         TopicSpec(
             name=prefixed(prefix, name),
-            num_partitions=num_partitions if group else 1,
+            num_partitions=partitions_of(group, num_partitions),
             cleanup=cleanup,
             group=group,
             config=_with_size(_CONFIG.get(name, {})),
@@ -100,7 +118,7 @@ def topic_specs(prefix: str, num_partitions: int) -> list[TopicSpec]:
         for name, cleanup, group in _DESCRIPTIONS
     ]
     changelogs = [
-        TopicSpec(changelog_name(prefix, table), num_partitions, "compact", group, _with_size({}))
+        TopicSpec(changelog_name(prefix, table), partitions_of(group, num_partitions), "compact", group, _with_size({}))
         for table, group in TABLE_GROUPS.items()
     ]
     return topics + changelogs

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,23 +13,20 @@ import numpy.typing as npt
 
 from encoders.checkpoint import save_model
 from encoders.histories import TrainingHistories
+from encoders.item_features import ItemContent, KnownItems, contents_of, feature_spec, item_features
 from encoders.runtime import SliceEncoderRuntime
-from encoders.scorer import fit_listwise
 from encoders.spec import add_file
-from encoders.train import TrainConfig, TrainedModel, TrainProgress, train_model
+from encoders.train import train_model
+from encoders.trained import TrainedModel, TrainProgress
+from encoders.training_config import TrainConfig
 from encoders.vocabulary import Vocabulary
 from stream_app.models import SCORER_FILE, STREAM_FILE, as_model_error, stream_spec
-from stream_app.offline import OfflineStream, history_slices
+from stream_app.offline import history_slices
 from stream_app.records import Event
+from stream_app.scorer_fit import fit_scorer
 from stream_app.settings import Settings
-from stream_app.stages.scoring import ScorerWeights, default_weights, feature_names
+from stream_app.stages.learning import Scorer
 from stream_app.stages.slicing import Slice, UserHistory
-
-MAX_GROUPS = 4000
-"""Choices the scorer is fitted on at most; spread evenly over the validation time."""
-
-MIN_GROUPS = 50
-"""With fewer choices the scorer keeps its default weights: they would be fitted to noise."""
 
 Report = Callable[[str], None]
 
@@ -41,7 +38,8 @@ class TrainingOutcome:
     release: str
     folder: Path
     validation_ndcg10: float | None
-    scorer: ScorerWeights
+    best_epoch: int
+    scorer: Scorer
     num_choices: int
     curve: tuple[TrainProgress, ...]
 
@@ -55,76 +53,99 @@ def train(
     validation_share: float = 0.1,
     half: bool = False,
     report: Report = print,
+    checkpoint_folder: Path | None = None,
+    resume: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+    contents: Mapping[str, ItemContent] | None = None,
 ) -> TrainingOutcome:
     """Train encoder and scorer on `events` (in order of time) and write the model folder.
 
     The last `validation_share` of the events by time is never learned from by the encoder: it decides when to
-    stop, and the scorer is fitted on it, walking it as the stream would.
+    stop, and the scorer is fitted on it, walking it as the stream would. For `checkpoint_folder`, `resume` and
+    `clock` see `encoders.train.train_model`. `contents` is what the catalogue says of items, by id.
 
     Raises:
-        ModelError: The log is too thin to learn from.
+        ModelError: The log is too thin to learn from, or the checkpoints are of another training.
     """
-    split_ms = events[int(len(events) * (1 - validation_share))].ts
-    with as_model_error():
-        trained = _train_encoder(events, settings, config, split_ms, report)
+    split_ms = split_time_ms(events, validation_share)
+    trained = train_encoder(
+        events,
+        settings,
+        config=config,
+        split_ms=split_ms,
+        report=report,
+        checkpoint_folder=checkpoint_folder,
+        resume=resume,
+        clock=clock,
+        contents=contents,
+    )
     release = save_model(trained, folder, half=half)
     add_file(folder, STREAM_FILE, msgspec.json.encode(stream_spec(settings)))
     scorer, num_choices = fit_scorer(events, settings, SliceEncoderRuntime.load(folder), split_ms, report)
     add_file(folder, SCORER_FILE, msgspec.json.format(msgspec.json.encode(scorer)))
     best = trained.curve[trained.best_epoch - 1].validation_ndcg10 if trained.curve else None
-    return TrainingOutcome(release, folder, best, scorer, num_choices, trained.curve)
+    return TrainingOutcome(release, folder, best, trained.best_epoch, scorer, num_choices, trained.curve)
 
 
-def fit_scorer(
-    events: Sequence[Event], settings: Settings, encoder: SliceEncoderRuntime, from_ms: int, report: Report
-) -> tuple[ScorerWeights, int]:
-    """Fit the scorer's weights on what users chose from `from_ms` on, and say on how many choices.
-
-    A choice counts where the item taken was among the candidates; of many, every n-th is used.
-    """
-    num_after = sum(1 for event in events if event.ts >= from_ms)
-    every = max(1, num_after // (2 * MAX_GROUPS))
-    choices = itertools.islice(_choices(events, settings, encoder, from_ms), 0, None, every)
-    groups = list(itertools.islice(choices, MAX_GROUPS))
-    if len(groups) < MIN_GROUPS:
-        report(f"scorer: only {len(groups)} choices to fit on, {MIN_GROUPS} needed: default weights are kept")
-        return default_weights(settings.half_lives_s), len(groups)
-    starts = np.cumsum([0] + [len(features_CF) for features_CF, _ in groups]).astype(np.int64)
-    fitted = fit_listwise(
-        np.concatenate([features_CF for features_CF, _ in groups]),
-        starts,
-        np.array([place for _, place in groups], dtype=np.int64),
-    )
-    report(f"scorer: {len(groups)} choices, loss {fitted.loss_before:.3f} -> {fitted.loss:.3f} nats")
-    names = feature_names(settings.half_lives_s)
-    weights = {name: float(weight) for name, weight in zip(names, fitted.weights_F, strict=True)}
-    return ScorerWeights(weights=weights), len(groups)
+def split_time_ms(events: Sequence[Event], validation_share: float) -> int:
+    """The time from which on the last `validation_share` of the events, in order of time, comes."""
+    return events[int(len(events) * (1 - validation_share))].ts
 
 
-def _choices(
-    events: Sequence[Event], settings: Settings, encoder: SliceEncoderRuntime, from_ms: int
-) -> Iterator[tuple[npt.NDArray[np.float64], int]]:
-    """Features (C, F) of each choice's candidates, and the place of the item that was taken."""
-    for moment in OfflineStream(settings, encoder).walk(events, ask_from_ms=from_ms):
-        if moment.found is None or moment.features_CF is None:
-            continue
-        if moment.event.item_id in moment.found.sources:
-            yield moment.features_CF, list(moment.found.sources).index(moment.event.item_id)
-
-
-def _train_encoder(
-    events: Sequence[Event], settings: Settings, config: TrainConfig, split_ms: int, report: Report
+def train_encoder(
+    events: Sequence[Event],
+    settings: Settings,
+    *,
+    config: TrainConfig,
+    split_ms: int,
+    report: Report,
+    checkpoint_folder: Path | None = None,
+    resume: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+    contents: Mapping[str, ItemContent] | None = None,
 ) -> TrainedModel:
-    vocabulary = Vocabulary(
-        tuple(dict.fromkeys(event.item_id for event in events if event.ts < split_ms)),
-        tuple(settings.event_types),
-    )
+    """Train the encoder alone on `events` (in order of time); those from `split_ms` on decide when to stop.
+
+    For `checkpoint_folder`, `resume` and `clock` see `encoders.train.train_model`, for `contents` see `train`.
+
+    Raises:
+        ModelError: The log is too thin to learn from, or the checkpoints are of another training.
+    """
+    vocabulary = vocabulary_before(events, settings, split_ms)
     histories = training_histories(history_slices(events, settings), vocabulary, settings)
     report(
         f"{histories.num_events} events of {histories.num_users} users in {histories.num_slices} slices, "
         f"{len(vocabulary.item_ids)} items"
     )
-    return train_model(histories, vocabulary, config, split_ms, lambda progress: report(_line(progress)))
+    with as_model_error():
+        return train_model(
+            histories,
+            vocabulary,
+            config,
+            split_ms,
+            lambda progress: report(progress_line(progress)),
+            on_step=lambda progress: report(progress_line(progress)),
+            checkpoint_folder=checkpoint_folder,
+            resume=resume,
+            clock=clock,
+            items=known_items(vocabulary, contents) if contents else None,
+        )
+
+
+def known_items(vocabulary: Vocabulary, contents: Mapping[str, ItemContent]) -> KnownItems:
+    """What the catalogue says of the items of a vocabulary; the sizes of the features come from these items alone."""
+    known = contents_of(vocabulary.item_ids, contents)
+    spec = feature_spec(known)
+    features, _ = item_features(known, spec)
+    return KnownItems(spec, features)
+
+
+def vocabulary_before(events: Sequence[Event], settings: Settings, split_ms: int) -> Vocabulary:
+    """Items seen before the split, in order of their first event, and the types of the settings."""
+    return Vocabulary(
+        tuple(dict.fromkeys(event.item_id for event in events if event.ts < split_ms)),
+        tuple(settings.event_types),
+    )
 
 
 def training_histories(
@@ -133,7 +154,7 @@ def training_histories(
     """The histories as arrays, users and slices in order."""
     parts = [part for history in histories.values() for part in history.slices]
     entries = [entry for part in parts for entry in part.events]
-    weights = [sum(settings.event_types.get(entry.type, 1.0) for entry in part.events) for part in parts]
+    weights = [settings.event_types.get(entry.type, 1.0) for entry in entries]
     return TrainingHistories(
         item_rows_E=vocabulary.rows_of([entry.item_id for entry in entries]),
         type_rows_E=vocabulary.type_rows_of([entry.type for entry in entries]),
@@ -141,7 +162,7 @@ def training_histories(
         gaps_ms_E=np.array([gap for part in parts for gap in _gaps(part)], dtype=np.int64),
         slice_starts_S1=_starts(len(part.events) for part in parts),
         user_starts_U1=_starts(len(history.slices) for history in histories.values()),
-        slice_weights_S=np.array(weights, dtype=np.float32),
+        event_weights_E=np.array(weights, dtype=np.float32),
     )
 
 
@@ -156,9 +177,11 @@ def _starts(lengths: Iterable[int]) -> npt.NDArray[np.int64]:
     return np.cumsum([0, *lengths]).astype(np.int64)
 
 
-def _line(progress: TrainProgress) -> str:
+def progress_line(progress: TrainProgress) -> str:
+    """Where a training stands, in one line: after an epoch with its validation, within one without."""
     judged = "" if progress.validation_ndcg10 is None else f", validation NDCG@10 {progress.validation_ndcg10:.4f}"
     return (
-        f"epoch {progress.epoch}/{progress.planned_epochs}: loss {progress.prediction_loss:.3f}, "
-        f"reconstruction {progress.reconstruction_loss:.4f}{judged} ({progress.elapsed_s:.0f} s)"
+        f"epoch {progress.epoch}, {progress.share:.0%}: loss {progress.prediction_loss:.3f}, "
+        f"reconstruction {progress.reconstruction_loss:.4f}{judged}; {progress.events_per_s:.0f} events/s, "
+        f"{progress.elapsed_s:.0f} s, at most {progress.left_s:.0f} s left"
     )

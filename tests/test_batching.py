@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from encoders.contract import Float32Array, SliceBatch, SliceCodes
+from encoders.contract import Float32Array, MergeSpec, SliceBatch, SliceCodes
 from stream_app.batching import SliceBatcher
 from stream_app.records import SliceEvent, SliceRecord, SliceVectorRecord, unpack_vector
 from stream_app.stages.merging import UserMemory
@@ -23,6 +23,8 @@ class CountingEncoder:
     release = "counting-1"
     dim = DIM
     slice_events = 4
+    context_events = 0
+    merge = MergeSpec("decayed", 1, (1000.0,))
     half_lives_ms = np.array([1000.0])
 
     def __init__(self) -> None:
@@ -42,7 +44,13 @@ class CountingEncoder:
         codes = np.repeat(batch.item_rows_SL[:, :1], DIM, axis=1).astype(np.float32)
         return SliceCodes(codes, codes)
 
-    def user_vectors(self, locals_SD: Float32Array, merged_SHD: Float32Array, has_merged_S: np.ndarray) -> Float32Array:
+    def recalled(self, batch: SliceBatch, merged_SRD: Float32Array, has_merged_S: np.ndarray) -> Float32Array:
+        raise NotImplementedError
+
+    def carried(self, carried_D: Float32Array, code_D: Float32Array, weight: float, age_ms: int) -> Float32Array:
+        raise NotImplementedError
+
+    def user_vectors(self, locals_SD: Float32Array, merged_SRD: Float32Array, has_merged_S: np.ndarray) -> Float32Array:
         return locals_SD + 100
 
     def item_vectors(self) -> tuple[list[str], Float32Array]:

@@ -109,7 +109,7 @@ def test_no_broker_is_told(unused_address: str) -> None:
 def test_missing_topics_are_refused_or_created_and_stay(broker: EmbeddedBroker, topic_prefix: str) -> None:
     settings = settings_of(broker, topic_prefix)
     assert all(state.is_missing for state in inspect_topics(settings))
-    with pytest.raises(TopicMismatchError, match="15 topics are missing") as caught:
+    with pytest.raises(TopicMismatchError, match="20 topics are missing") as caught:
         ensure_topics(settings, create=False)
     assert "--create" in caught.value.mend
 

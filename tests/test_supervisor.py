@@ -222,7 +222,8 @@ def is_running(pid: int) -> bool:
 
 def test_counts_of_workers() -> None:
     workers = workers_of({"trend": 2})
-    assert [worker.label for worker in workers] == ["sequence", "trend", "trend-1", "encode", "recommend"]
+    labels = ["sequence", "trend", "trend-1", "encode", "choose", "score", "recommend"]
+    assert [worker.label for worker in workers] == labels
     with pytest.raises(UsageError, match="rank"):
         workers_of({"rank": 1})
     with pytest.raises(UsageError):

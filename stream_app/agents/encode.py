@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from stream_app import tables
 from stream_app.batching import SliceBatcher
+from stream_app.drift_meter import DriftMeter
 from stream_app.faustkit import Effects, OutRecord, Run, Stored, Values
-from stream_app.records import SliceRecord, encode
+from stream_app.marks import last_mark, without_marks
+from stream_app.records import MARK_KEY, SliceRecord, SliceVectorRecord, encode
 from stream_app.stages.encoding import newest_revisions
 
 _SLICE = msgspec.json.Decoder(SliceRecord)
@@ -18,9 +20,10 @@ _SLICE = msgspec.json.Decoder(SliceRecord)
 
 @dataclass(frozen=True)
 class EncodeTopics:
-    """Full name of the topic this role writes for users."""
+    """Full names of the topics this role writes for users, and for the figures of the drift meter."""
 
     slice_vectors: str
+    drift: str
 
 
 class EncodeProcessor:
@@ -30,12 +33,20 @@ class EncodeProcessor:
         batcher: Encodes, together with what other partitions ask for.
         topics: Names of topics.
         item_vectors: The records that put this partition's share of the trained items on `item-vectors`.
+        meter: Checks a sample of the users; None where nothing is published.
     """
 
-    def __init__(self, batcher: SliceBatcher, topics: EncodeTopics, item_vectors: list[OutRecord]) -> None:
+    def __init__(
+        self,
+        batcher: SliceBatcher,
+        topics: EncodeTopics,
+        item_vectors: list[OutRecord],
+        meter: DriftMeter | None = None,
+    ) -> None:
         self._batcher = batcher
         self._topics = topics
         self._item_vectors = item_vectors
+        self._meter = meter
 
     def opening(self) -> list[OutRecord]:
         """The vectors of the trained items, so that a recommender that waits for them can start."""
@@ -46,7 +57,7 @@ class EncodeProcessor:
 
     async def process(self, run: Run, values: Values) -> Effects:
         """Encode the newest revision of each slice of the run, merge, and publish."""
-        records = newest_revisions(_SLICE.decode(value or b"") for value in run.values)
+        records = newest_revisions(_SLICE.decode(value) for _, value in without_marks(run))
         kept = tables.load_values(values, list(dict.fromkeys(r.user_id for r in records)), tables.MEMORY)
         memories = {user_id: memory for user_id, (_, memory) in kept.items()}
         vectors = await self._batcher.encode(records, memories)
@@ -54,7 +65,19 @@ class EncodeProcessor:
             OutRecord(self._topics.slice_vectors, run.partition, tables.key_of(vector.user_id), encode(vector))
             for vector in vectors
         ]
+        if (mark := last_mark(run)) is not None:
+            # Behind the vectors of the whole run: whatever it vouches for must lie in front of it.
+            outputs.append(OutRecord(self._topics.slice_vectors, run.partition, MARK_KEY, mark))
         changed = dict.fromkeys(vector.user_id for vector in vectors)
         position = run.offsets[-1]
         changes = {tables.key_of(user): Stored(position, tables.encode_value(memories[user])) for user in changed}
-        return Effects(outputs, changes)
+        return Effects(outputs, changes, facts=self._drift_facts(run.partition, records, vectors))
+
+    def _drift_facts(
+        self, partition: int, records: Sequence[SliceRecord], vectors: Sequence[SliceVectorRecord]
+    ) -> list[OutRecord]:
+        figures = self._meter.take(partition, records, vectors) if self._meter else None
+        if figures is None:
+            return []
+        key = f"{figures.release} {figures.instance}".encode()
+        return [OutRecord(self._topics.drift, 0, key, encode(figures))]

@@ -13,7 +13,9 @@ import numpy.typing as npt
 
 from stream_app import tables
 from stream_app.faustkit import Effects, OutRecord, Run, Stored, Values
+from stream_app.marks import without_marks
 from stream_app.records import SliceVectorRecord, encode
+from stream_app.scorer_view import ScorerLog
 from stream_app.stages.listing import KnownItems, ListRule, by_epoch, make_list, queries_of, search_of, take_vectors
 from stream_app.stages.profile import UserProfile
 from stream_app.stages.ranking import Query
@@ -40,13 +42,11 @@ class TakenRun:
 
 def take_run(run: Run, values: Values, release: str) -> TakenRun:
     """Bring the profiles of the users of `run` up to date, with the vectors of `release`."""
-    records = [_VECTOR.decode(value or b"") for value in run.values]
-    kept = tables.load_values(values, list(dict.fromkeys(record.user_id for record in records)), tables.PROFILE)
+    records = [(_VECTOR.decode(value), offset) for offset, value in without_marks(run)]
+    kept = tables.load_values(values, list(dict.fromkeys(record.user_id for record, _ in records)), tables.PROFILE)
     profiles = {user_id: profile for user_id, (_, profile) in kept.items()}
     news = [
-        (record, offset)
-        for record, offset in zip(records, run.offsets, strict=True)
-        if record.user_id not in kept or offset > kept[record.user_id][0]
+        (record, offset) for record, offset in records if record.user_id not in kept or offset > kept[record.user_id][0]
     ]
     asked = take_vectors([record for record, _ in news], profiles, release)
     # Who has no news is left alone: what is read again may end earlier than what a profile reflects already.
@@ -65,6 +65,7 @@ class RecommendProcessor:
         rule: What lists are made with.
         topics: Names of topics.
         trends: The epochs of trends.
+        scorers: The scorer of each scorer-epoch.
         items: The item index and the catalogue.
         catalogue: Tells where the topic of the catalogue ends.
         executor: One thread, for the index.
@@ -75,6 +76,7 @@ class RecommendProcessor:
         rule: ListRule,
         topics: RecommendTopics,
         trends: TrendLog,
+        scorers: ScorerLog,
         items: ItemView,
         catalogue: TopicEnds,
         executor: Executor,
@@ -82,6 +84,7 @@ class RecommendProcessor:
         self._rule = rule
         self._topics = topics
         self._trends = trends
+        self._scorers = scorers
         self._items = items
         self._catalogue = catalogue
         self._executor = executor
@@ -107,9 +110,10 @@ class RecommendProcessor:
         lists: list[OutRecord] = []
         for join_epoch, group in by_epoch(asked):
             view = await self._trends.view_for(partition, join_epoch)
+            in_force = await self._scorers.scorer_for(partition, self._rule.score.joined(join_epoch))
             for record in group:
                 items = KnownItems(self._items.version, self._items.is_available, self._items.index.vectors_of)
-                made = make_list(record, queries[record.user_id], view, items, self._rule)
+                made = make_list(record, queries[record.user_id], view, items, self._rule, in_force)
                 key = tables.key_of(record.user_id)
                 lists.append(OutRecord(self._topics.recommendations, partition, key, encode(made)))
                 await asyncio.sleep(0)

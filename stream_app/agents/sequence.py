@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from stream_app import tables
 from stream_app.faustkit import Effects, OutRecord, Run, Stored, Values
 from stream_app.kafka import partition_of
-from stream_app.records import ActivityRecord, Event, encode
+from stream_app.records import MARK_KEY, ActivityRecord, Event, encode
 from stream_app.stages.clean import CleanRules, Rejection
 from stream_app.stages.intake import Content, read_record, take_record
 from stream_app.stages.sequence import PartitionTotals, SequenceEffects, SequenceStage
@@ -83,6 +83,8 @@ class SequenceProcessor:
             OutRecord(topics.slices, partition, tables.key_of(record.user_id), encode(record))
             for record in effects.slices
         ]
+        if effects.progress is not None:
+            outputs.append(OutRecord(topics.slices, partition, MARK_KEY, encode(effects.progress)))
         outputs += self._activity_records(effects.activity)
         outputs += dead_letters
         status = OutRecord(topics.status, 0, b"%d" % partition, encode(self._stage.status(self._totals_position)))

@@ -26,6 +26,8 @@ TABLE_ROLES: Final = {
     tables.USER_HISTORIES: "sequence",
     tables.ITEM_STATISTICS: "trend",
     tables.USER_MEMORY: "encode",
+    tables.USER_CHOICES: "choose",
+    tables.SCORER: "score",
     tables.USER_VECTORS: "recommend",
 }
 """The tables, and who keeps each."""

@@ -14,7 +14,7 @@ from stream_app.audit.runs import before
 from stream_app.errors import KafkaUnreachableError, TopicMismatchError
 from stream_app.faustkit.fetching import RunConsumer
 from stream_app.faustkit.run import MAX_RUN_BYTES, Run
-from stream_app.kafka import REQUEST_TIMEOUT_MS, as_unreachable, connection
+from stream_app.kafka import REQUEST_TIMEOUT_MS, as_unreachable, connection, start_reading
 from stream_app.replay.report import Progress
 from stream_app.settings import Settings
 
@@ -60,12 +60,7 @@ class RunsReader:
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             max_partition_fetch_bytes=MAX_RUN_BYTES,
         )
-        with as_unreachable(self._settings):
-            try:
-                await self._consumer.start()
-            except BaseException:
-                await self._consumer.stop()
-                raise
+        await start_reading(self._settings, self._consumer)
         return self
 
     async def __aexit__(

@@ -14,6 +14,7 @@ import msgspec
 from stream_app.audit.findings import Check
 from stream_app.audit.runs import DIGEST_BYTES, digest
 from stream_app.faustkit.run import Run
+from stream_app.records import MARK_KEY
 
 PLACE_BYTES: Final = 4 + 8
 """Bytes of a partition and an offset."""
@@ -38,6 +39,7 @@ class _Slice(msgspec.Struct):
     revision: int
     closed: bool
     events: msgspec.Raw
+    before: msgspec.Raw = msgspec.Raw(b"[]")
 
 
 class _SliceVector(msgspec.Struct):
@@ -61,10 +63,10 @@ def list_output(value: bytes) -> Output:
 
 
 def slice_output(value: bytes) -> Output:
-    """A slice: the same revision always holds the same events. When a list is due is not part of it."""
+    """A slice: the same revision always holds the same events, and the same before it, whenever a list is due."""
     found = _SLICE.decode(value)
     identity = f"user {found.user_id!r} slice {found.seq} revision {found.revision}"
-    return Output(found.user_id, identity, b"%d" % found.closed + bytes(found.events))
+    return Output(found.user_id, identity, b"%d" % found.closed + bytes(found.events) + bytes(found.before))
 
 
 def slice_vector_output(value: bytes) -> Output:
@@ -96,9 +98,9 @@ class Repeats:
         return len(self._known)
 
     def take(self, run: Run) -> None:
-        """Take consecutive records of one partition; null values are deletions and no outputs."""
+        """Take consecutive records of one partition; null values are deletions, and marks of progress no outputs."""
         for offset, key, value in zip(run.offsets, run.keys, run.values, strict=True):
-            if value is None:
+            if value is None or key == MARK_KEY:
                 continue
             self.num_records += 1
             self._check.num_checked += 1

@@ -24,6 +24,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "topics": "List the topics, or create the missing ones.",
         "doctor": "Check the set-up, and say what mends what is wrong.",
         "train": "Train a model from an event log.",
+        "evaluate": "Judge the lists on an event log, beside every baseline.",
         "send": "Send one event.",
         "replay": "Send an event log with its own times, and wait for the lists.",
         "rebuild": "Make the state of a role anew from its input.",
@@ -31,6 +32,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "inspect": "Show why a user's list is as it is.",
         "tail": "Follow the lists as they are published.",
         "audit": "Check that nothing was lost, counted twice or changed.",
+        "drift": "Show how close the user vectors are to a full re-encoding.",
         "config": "Show all settings, with their values and meaning.",
     }
 )

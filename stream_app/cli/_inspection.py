@@ -165,6 +165,7 @@ class _Printer:
 
     def _why(self, candidate: InspectedCandidate) -> str:
         parts = {name: value * self.weights[name] for name, value in candidate.features.items()}
+        parts["network"] = candidate.network
         most = sorted(parts.items(), key=lambda part: -abs(part[1]))[:NUM_REASONS]
         return ", ".join(f"{name} {value:+.2f}" for name, value in most)
 

@@ -10,7 +10,7 @@ import click
 
 from stream_app.cli._context import echo_json, reachable_settings
 from stream_app.cli._signals import stop_event, unless_stopped
-from stream_app.roles import ROLES
+from stream_app.roles import ROLES, SINGLE_ROLES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,10 +52,11 @@ async def _rebuild(settings: Settings, role: str, folder: Path, show: Progress) 
     from stream_app.rebuilding import build, compare, open_stores
     from stream_app.swapping import swap
 
+    num_partitions = 1 if role in SINGLE_ROLES else settings.partitions
     with (
         stop_event() as stop,
-        open_stores(folder / "new", settings.partitions) as new,
-        open_stores(folder / "old", settings.partitions) as old,
+        open_stores(folder / "new", num_partitions) as new,
+        open_stores(folder / "old", num_partitions) as old,
     ):
         rebuilt = await unless_stopped(stop, build(settings, role, new, show))
         differences = await unless_stopped(stop, compare(settings, rebuilt, old, show))

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stream_app.cli._context import echo_json, pairs, plain_settings, reachable_settings
 from stream_app.errors import UsageError
+from stream_app.settings import Settings
+
+if TYPE_CHECKING:  # torch takes seconds to import: only once the command is known to make sense
+    from encoders.item_features import ItemContent
+    from encoders.training_config import TrainConfig
+    from stream_app.event_log import LogEvents
+    from stream_app.training import TrainingOutcome
 
 
 @click.command("train", short_help="Train a model from an event log.")
@@ -61,10 +68,30 @@ from stream_app.errors import UsageError
 @click.option(
     "--time-budget-s",
     type=click.FloatRange(min=1),
-    help="Stop after this many seconds; makes the result depend on the machine.",
+    help="Come to an end after this many seconds; makes the result depend on the machine.",
 )
 @click.option("--dim", type=click.IntRange(min=8), default=64, show_default=True, help="Length of all vectors.")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads for the arithmetic.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the arithmetic; bf16 is faster on processors made for it.",
+)
+@click.option(
+    "--checkpoint",
+    "checkpoint_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to keep the newest two passes in.",
+)
+@click.option("--resume", is_flag=True, help="Go on from the newest pass in the --checkpoint folder, if there is one.")
+@click.option(
+    "--items",
+    "items_file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Catalogue (NDJSON) whose titles, descriptions, categories, tags and prices to learn from.",
+)
 @click.option("--half", is_flag=True, help="Store the weights in half the size.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 @click.pass_context
@@ -73,50 +100,100 @@ def command(ctx: click.Context, /, file: Path | None, topic: bool, out: Path, as
 
     The log is cut into slices by the very rule the stream uses, so train with the settings you run with. The last
     part by time is never learned from: it decides when to stop.
+
+    On several GPUs: `accelerate launch -m stream_app.cli train ...`
     """
     if (file is None) == (not topic):
         raise UsageError("Either FILE or --topic is needed, not both.", mend="see `sliceflow train --help`")
+    if options["resume"] and options["checkpoint_folder"] is None:
+        raise UsageError("--resume needs the folder to go on from.", mend="name it with --checkpoint DIR")
     settings = reachable_settings(ctx) if topic else plain_settings(ctx)
-    # torch takes seconds to import: only once the command is known to make sense.
-    from encoders.train import TrainConfig, use_threads
-    from stream_app.event_log import read_events, read_topic
-    from stream_app.training import train
+    from encoders.devices import is_main_process
+    from encoders.train import use_threads
+    from stream_app.training import split_time_ms, train, train_encoder
 
     use_threads(options["threads"])
-    if file is None:
-        log = read_topic(settings)
-    else:
-        fields = pairs(options["fields"], "--field")
-        log = read_events(file, settings, fields=fields, ts_unit=options["ts_unit"], limit=options["limit"])
+    log = _read_log(file, settings, options)
     events = log.events[: max(1, int(len(log.events) * options["share"]))]
+    how: dict[str, Any] = {
+        "config": _config(settings, options),
+        "checkpoint_folder": options["checkpoint_folder"],
+        "resume": options["resume"],
+        "contents": _contents(options["items_file"]),
+    }
+    share = options["validation_share"]
+    if not is_main_process():  # trains along; the main process alone reports and writes
+        train_encoder(events, settings, split_ms=split_time_ms(events, share), report=lambda _: None, **how)
+        return
     click.echo(f"{len(events)} events; {log.num_refused} rows were no events of the types in the settings", err=True)
-    config = TrainConfig(
+    outcome = train(
+        events,
+        settings,
+        out,
+        validation_share=share,
+        half=options["half"],
+        report=lambda line: click.echo(line, err=True),
+        **how,
+    )
+    if as_json:
+        echo_json(_report(outcome))
+    else:
+        click.echo(f"{outcome.release} written to {outcome.folder}")
+
+
+def _read_log(file: Path | None, settings: Settings, options: dict[str, Any]) -> LogEvents:
+    from stream_app.event_log import read_events, read_topic
+
+    if file is None:
+        return read_topic(settings)
+    fields = pairs(options["fields"], "--field")
+    return read_events(file, settings, fields=fields, ts_unit=options["ts_unit"], limit=options["limit"])
+
+
+def _contents(path: Path | None) -> dict[str, ItemContent] | None:
+    from stream_app.inspection.catalogue import file_records
+    from stream_app.item_contents import item_contents
+
+    if path is None:
+        return None
+    contents, num_refused = item_contents(file_records(path))
+    click.echo(f"{len(contents)} items of the catalogue; {num_refused} records were no items", err=True)
+    return contents
+
+
+def _config(settings: Settings, options: dict[str, Any]) -> TrainConfig:
+    from encoders.training_config import TrainConfig
+
+    return TrainConfig(
         dim=options["dim"],
         slice_events=settings.slice_events,
         max_epochs=options["max_epochs"],
         patience_epochs=options["patience"],
         time_budget_s=options["time_budget_s"],
+        precision=options["precision"],
         seed=options["seed"],
     )
-    outcome = train(
-        events,
-        settings,
-        out,
-        config=config,
-        validation_share=options["validation_share"],
-        half=options["half"],
-        report=lambda line: click.echo(line, err=True),
-    )
-    if as_json:
-        echo_json(
-            {
-                "release": outcome.release,
-                "folder": str(outcome.folder),
-                "validation_ndcg10": outcome.validation_ndcg10,
-                "choices": outcome.num_choices,
-                "epochs": len(outcome.curve),
-                "scorer": outcome.scorer.weights,
-            }
-        )
-    else:
-        click.echo(f"{outcome.release} written to {outcome.folder}")
+
+
+def _report(outcome: TrainingOutcome) -> dict[str, Any]:
+    """What came of the training, as JSON."""
+    curve = [
+        {
+            "epoch": point.epoch,
+            "prediction_loss": point.prediction_loss,
+            "validation_ndcg10": point.validation_ndcg10,
+            "elapsed_s": round(point.elapsed_s, 1),
+            "events_per_s": round(point.events_per_s),
+        }
+        for point in outcome.curve
+    ]
+    return {
+        "release": outcome.release,
+        "folder": str(outcome.folder),
+        "validation_ndcg10": outcome.validation_ndcg10,
+        "choices": outcome.num_choices,
+        "epochs": len(outcome.curve),
+        "best_epoch": outcome.best_epoch,
+        "curve": curve,
+        "scorer": outcome.scorer.weights,
+    }

@@ -16,12 +16,19 @@ from yarl import URL
 
 from stream_app.errors import TopicMismatchError
 from stream_app.faustkit.assignment import WarmAssignor
-from stream_app.faustkit.checks import TopicIds, adopt_input, check_topics, refuse_recreated
+from stream_app.faustkit.checks import (
+    SeenTopics,
+    check_topics,
+    grown_topics,
+    refuse_grown,
+    refuse_other_input,
+    refuse_recreated,
+)
 from stream_app.faustkit.failure import end_process
 from stream_app.faustkit.keeping import PartitionState
 from stream_app.faustkit.lanes import Lane
 from stream_app.faustkit.outbox import Outbox
-from stream_app.faustkit.ownership import claim_partition
+from stream_app.faustkit.ownership import claim_partition, mark_input
 from stream_app.faustkit.per_message import SafeAgent, SafeStream, SafeTopic
 from stream_app.faustkit.processor import Processor
 from stream_app.faustkit.producing import Writer
@@ -106,7 +113,7 @@ class BatchApp(faust.App):
         self.store_folder = config.store_folder
         self.watchdog = Watchdog(config.limits, config.session_timeout_s)
         self.is_opening = False
-        self._topic_ids: TopicIds = {}
+        self._seen = SeenTopics()
         self.ready = asyncio.Event()
         self._bindings: dict[str, _Binding] = {}
         self._before_open: list[Callable[[], Awaitable[None]]] = []
@@ -151,8 +158,20 @@ class BatchApp(faust.App):
         changelogs = {one.topic: one.table.changelog_topic.get_topic_name() for one in self._bindings.values()}
         inputs = [topic for agent in self.agents.values() for topic in agent.get_topic_names()]
         seen = await check_topics(self.config.connection, inputs, changelogs)
-        refuse_recreated(self._topic_ids, seen)
-        self._topic_ids = seen
+        refuse_recreated(self._seen.ids, seen.ids)
+        refuse_grown(self._seen.num_partitions, seen.num_partitions)
+        self._seen = SeenTopics(seen.ids, {**seen.num_partitions, **self._seen.num_partitions})
+
+    async def end_if_grown(self, num_partitions: Callable[[str], int]) -> None:
+        """End the process if partitions were added to a topic since it was checked; may run in any event loop.
+
+        Args:
+            num_partitions: What somebody knows of the number of partitions of a topic, perhaps wrongly. Only where it
+                is more than was seen, Kafka is asked.
+        """
+        known = self._seen.num_partitions
+        if grown_topics(known, {topic: num_partitions(topic) for topic in known}):
+            await self._end_unless_topics_fit()
 
     async def open_partitions(self) -> bool:
         """Open what is assigned, bring it up to the changelogs, make the processors; False if it was broken off."""
@@ -165,12 +184,15 @@ class BatchApp(faust.App):
             self._open_standbys()
         return is_open
 
-    async def _open_assigned(self) -> None:
-        # A topic that was deleted meanwhile is left out of the assignment without a word.
+    async def _end_unless_topics_fit(self) -> None:
         try:
             await self.check_topics()
         except TopicMismatchError as error:
             end_process(str(error))
+
+    async def _open_assigned(self) -> None:
+        # A topic that was deleted meanwhile is left out of the assignment without a word.
+        await self._end_unless_topics_fit()
         for callback in self._before_open:
             await callback()
         assigned = self.consumer.assignment()
@@ -189,14 +211,13 @@ class BatchApp(faust.App):
 
     async def _open_binding(self, binding: _Binding, partitions: list[int]) -> None:
         stores = {partition: binding.table.stores.open(partition) for partition in partitions}
-        for store in stores.values():
-            adopt_input(store, binding.topic, self._topic_ids)
         changelog = binding.table.changelog_topic.get_topic_name()
         claims = [claim_partition(self.outbox, self.config.app_id, changelog, partition) for partition in partitions]
         writers = dict(zip(partitions, await asyncio.gather(*claims), strict=True))
         num_records = await recover(dict(self.config.connection), changelog, stores)
         log.info("%s: %d changelog records for partitions %s", changelog, num_records, partitions)
         for partition, store in stores.items():
+            await self._settle_input(binding, store, writers[partition])
             processor = binding.new_processor(partition)
             processor.restore(store.items())
             if opening := processor.opening():
@@ -204,6 +225,15 @@ class BatchApp(faust.App):
             binding.states[partition] = self._new_state(binding, store, writers[partition])
             binding.processors[partition] = processor
             binding.lanes[partition] = self._new_lane(binding, TP(binding.topic, partition))
+
+    async def _settle_input(self, binding: _Binding, store: PartitionStore, writer: Writer) -> None:
+        """See that a recovered store reflects this very input; where nothing says which it reflects, write it down."""
+        refuse_other_input(store.input_id, binding.topic, self._seen.ids)
+        number = self._seen.ids.get(binding.topic)
+        if store.input_id is None and number is not None:
+            changelog = binding.table.changelog_topic.get_topic_name()
+            await mark_input(self.outbox, changelog, int(store.path.name), writer, str(number))
+            store.input_id = str(number)
 
     def _new_lane(self, binding: _Binding, tp: TP) -> Lane:
         return Lane(

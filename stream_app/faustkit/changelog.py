@@ -20,7 +20,10 @@ from stream_app.faustkit.store import POSITION_BYTES, PartitionStore
 from stream_app.faustkit.topic_id import topic_id
 
 OWNER_HEADER = "faustkit-owner"
-"""Header of the record by which the owner of a partition marks its changelog as its own. It is no value."""
+"""Header of the records by which the owner of a partition marks its changelog as its own. They are no values."""
+
+INPUT_HEADER = "faustkit-input"
+"""Header of an owner's mark that names the id of the topic whose offsets are the positions in the values."""
 
 BULK_RECORDS = 50_000
 """From so many missing records on (a fifth of a second) a store is filled without its write-ahead log, and flushed
@@ -59,6 +62,8 @@ class ChangelogFold:
         Raises:
             RecoveryError: A record is not one that an owner of the partition wrote.
         """
+        if (input_id := _input_id(run)) is not None:
+            self.store.input_id = input_id
         newest, doubtful = self._newest(run)
         for key, stored in zip(doubtful, self.store.get_many(doubtful), strict=True):
             envelope = newest[key]
@@ -100,6 +105,14 @@ def _entries(run: Run) -> Iterable[tuple[int, bytes | None, bytes | None]]:
     if not any(run.headers):
         return entries
     return (entry for entry in entries if all(name != OWNER_HEADER for name, _ in run.headers[entry[0]]))
+
+
+def _input_id(run: Run) -> str | None:
+    """What the last mark says of the input; None where no mark of the run names it."""
+    if not any(run.headers):
+        return None
+    named = [value for headers in run.headers for name, value in headers if name == INPUT_HEADER]
+    return named[-1].decode() if named else None
 
 
 def _is_older(envelope: bytes, known: bytes | None) -> bool:

@@ -10,16 +10,30 @@ import asyncio
 import time
 import uuid
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 
 from stream_app.errors import TopicMismatchError
-from stream_app.faustkit.store import PartitionStore
 from stream_app.faustkit.topic_id import topic_id
 
 TopicIds = Mapping[str, uuid.UUID | None]
 """The id that Kafka gave each topic when it was created; None where it knows no ids."""
+
+
+@dataclass(frozen=True)
+class SeenTopics:
+    """What was seen of the topics of an app.
+
+    Args:
+        ids: The id of each input.
+        num_partitions: Partitions of each input and changelog.
+    """
+
+    ids: TopicIds = field(default_factory=dict)
+    num_partitions: Mapping[str, int] = field(default_factory=dict)
+
 
 SETTLE_S = 5.0
 """How long a new topic may take to be known to every broker of a cluster: usually well under a second."""
@@ -30,7 +44,7 @@ POLL_S = 0.2
 
 async def check_topics(
     connection: Mapping[str, Any], inputs: Collection[str], changelogs: Mapping[str, str]
-) -> TopicIds:
+) -> SeenTopics:
     """Return when all topics are there and fit each other.
 
     Args:
@@ -39,7 +53,7 @@ async def check_topics(
         changelogs: The changelog topic for each input topic that has one.
 
     Returns:
-        The id of each input, for `refuse_recreated`.
+        What was seen, for `refuse_recreated` and `refuse_grown`.
 
     Raises:
         TopicMismatchError: Topics are missing, or a changelog has another number of partitions than its input; all of
@@ -49,10 +63,13 @@ async def check_topics(
     admin = AIOKafkaAdminClient(**connection)
     await admin.start()
     try:
-        if problems := await _lasting_problems(admin, inputs, changelogs):
+        found, problems = await _settled(admin, inputs, changelogs)
+        if problems:
             mend = "create what is missing, with equal numbers of partitions"
             raise TopicMismatchError(" ".join(problems), mend=mend)
-        return {topic: await topic_id(admin._client, topic) for topic in inputs}
+        names = {*inputs, *changelogs.values()}
+        ids = {topic: await topic_id(admin._client, topic) for topic in inputs}
+        return SeenTopics(ids, {name: found[name] for name in names})
     finally:
         await admin.close()
 
@@ -72,23 +89,49 @@ def refuse_recreated(known: TopicIds, seen: TopicIds) -> None:
         )
 
 
-def adopt_input(store: PartitionStore, topic: str, seen: TopicIds) -> None:
-    """Return when the positions in a store are those of this very topic; a store that was never told takes it up.
+def refuse_grown(known: Mapping[str, int], seen: Mapping[str, int]) -> None:
+    """Return when no topic has more partitions than it had.
+
+    Args:
+        known: Partitions of each topic when the app took it up.
+        seen: Partitions now. Fewer are no news but of a broker that lags behind: Kafka takes none away.
+
+    Raises:
+        TopicMismatchError: Partitions were added; names all such topics.
+    """
+    if grown := grown_topics(known, seen):
+        told = " ".join(f"The topic {name} has {seen[name]} partitions, but had {known[name]}." for name in grown)
+        raise TopicMismatchError(
+            f"{told} Partitions were added while it was read: keys lie in others now than their state.",
+            mend="create all topics anew that are cut alike, with equal numbers of partitions, and let the group begin "
+            "anew with empty stores and changelogs",
+        )
+
+
+def grown_topics(known: Mapping[str, int], seen: Mapping[str, int]) -> list[str]:
+    """The topics with more partitions than are known, in order of their names."""
+    return sorted(name for name, number in seen.items() if number > known.get(name, number))
+
+
+def refuse_other_input(input_id: str | None, topic: str, seen: TopicIds) -> None:
+    """Return when the positions in a store are those of this very topic.
+
+    Args:
+        input_id: What the store says of it; None where no changelog has told it.
+        topic: Name of the input.
+        seen: The ids there are now.
 
     Raises:
         TopicMismatchError: The topic was deleted and created anew while nobody read it. All its records would pass for
             ones that are done.
     """
     number = seen.get(topic)
-    if number is None:
-        return
-    if store.input_id not in (None, str(number)):
+    if number is not None and input_id not in (None, str(number)):
         raise TopicMismatchError(
-            f"{store.path} reflects the topic {topic} with id {store.input_id}, but that name now is a topic with id "
+            f"The state reflects the topic {topic} with id {input_id}, but that name now is a topic with id "
             f"{number}: it was deleted and created anew.",
-            mend="restore the topic, or let the group begin anew with empty stores and changelogs",
+            mend="rebuild the role from its input, or let the group begin anew with empty stores and changelogs",
         )
-    store.input_id = str(number)
 
 
 def topic_problems(
@@ -113,14 +156,15 @@ def topic_problems(
     return problems
 
 
-async def _lasting_problems(
+async def _settled(
     admin: AIOKafkaAdminClient, inputs: Collection[str], changelogs: Mapping[str, str]
-) -> list[str]:
+) -> tuple[Mapping[str, int], list[str]]:
+    """Partitions of every topic there is, and what is lastingly wrong with them."""
     give_up_s = time.monotonic() + SETTLE_S
     while True:
         # All topics are asked for: asking for a missing one by its name would create it on many clusters.
         found = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
         problems = topic_problems(found, inputs, changelogs)
         if not problems or time.monotonic() > give_up_s:
-            return problems
+            return found, problems
         await asyncio.sleep(POLL_S)

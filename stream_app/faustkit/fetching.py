@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from aiokafka.errors import CorruptRecordException
 
 from stream_app.faustkit.run import MAX_RUN_BYTES, MAX_RUN_RECORDS, run_of, split_records
 
+log = logging.getLogger("sliceflow.faustkit")
+
 
 def every_topic(topic: str) -> bool:
     """All topics are read in runs."""
@@ -19,6 +22,10 @@ def every_topic(topic: str) -> bool:
 
 class RunConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     """Its `getmany` gives a list of `Run` for each partition of those topics that are read in runs.
+
+    Where retention has overtaken it, it reads on at the log's begin, as aiokafka does, but says aloud (``LOST``) how
+    many offsets it could not read. That is seen at the fetch that Kafka refuses: gaps of compaction and transactions
+    are not refused.
 
     Args:
         reads_runs: Which topics are; the others are read record by record, as usual.
@@ -37,23 +44,62 @@ class RunConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         self._reads_runs = reads_runs
         self._max_run_records = max_run_records
         self._held: set[TopicPartition] = set()
+        # Each with aiokafka's state of the partition: after a rebalance it has another.
+        self._refused: dict[TopicPartition, tuple[Any, int]] = {}
+        self._lost: dict[TopicPartition, range] = {}
 
     async def start(self) -> None:
         """Connect, and take over how fetched bytes become records."""
         await super().start()
         fetcher: Fetcher = self._fetcher
-        process = fetcher._proc_fetch_request
+        process, place = fetcher._proc_fetch_request, fetcher._update_fetch_positions
 
-        async def process_as_runs(*args: Any) -> Any:
-            has_new_data = await process(*args)
+        async def process_as_runs(assignment: Any, node_id: Any, request: Any) -> Any:
+            has_new_data = await process(assignment, node_id, request)
             # Nothing runs between the arrival of the bytes and this: they are not unpacked yet.
             for tp, result in fetcher._records.items():
                 if type(result) is FetchResult and self._reads_runs(tp.topic):
                     self._as_runs(result)
             self._hold_up_nobody()
+            self._note_refused(assignment, request)
+            return has_new_data
+
+        async def place_and_tell(assignment: Any, node_id: Any, partitions: Any) -> Any:
+            has_new_data = await place(assignment, node_id, partitions)
+            self._tell_lost(assignment, partitions)
             return has_new_data
 
         fetcher._proc_fetch_request = process_as_runs
+        fetcher._update_fetch_positions = place_and_tell
+
+    def _note_refused(self, assignment: Any, request: Any) -> None:
+        """Note where the partitions were read whose offsets Kafka does not have; their new places are not known yet."""
+        for topic, partitions in request.topics:
+            for partition, offset, _ in partitions:
+                tp = TopicPartition(topic, partition)
+                state = assignment.state_value(tp)
+                if assignment.active and state.awaiting_reset:
+                    self._refused[tp] = state, offset
+                else:
+                    self._refused.pop(tp, None)
+
+    def _tell_lost(self, assignment: Any, partitions: Any) -> None:
+        """Say what lies between where partitions were read and where they are read now."""
+        for tp in partitions:
+            state = assignment.state_value(tp)
+            if not state.has_valid_position or tp not in self._refused:
+                continue
+            refused_state, offset = self._refused.pop(tp)
+            lost = range(offset, state.position)
+            # Until something behind it is committed, each rebalance goes back before it. And a place that went back
+            # is that of a topic created anew, which is the watchdog's.
+            if refused_state is state and lost and not _contains(self._lost.get(tp, range(0)), lost):
+                self._lost[tp] = lost
+                log.error(
+                    "LOST: %d records of %s[%d] (offsets %d to %d) were removed by retention before they were read. "
+                    "Reading goes on with what is left. To mend it: give the topic a longer retention.",
+                    *(len(lost), tp.topic, tp.partition, lost.start, lost.stop - 1),
+                )
 
     def hold(self, tp: TopicPartition) -> None:
         """Nothing of this partition will be taken for now; to be called in the event loop of this consumer."""
@@ -78,6 +124,10 @@ class RunConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     def _as_runs(self, result: FetchResult) -> None:
         if type(result._partition_records) is PartitionRecords:
             result._partition_records = RunReader(result._partition_records, self._max_run_records)
+
+
+def _contains(whole: range, part: range) -> bool:
+    return whole.start <= part.start and part.stop <= whole.stop
 
 
 class RunReader(PartitionRecords):  # type: ignore[misc]

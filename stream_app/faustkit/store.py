@@ -22,7 +22,7 @@ _VALUE = b"v"
 
 _CHANGELOG_OFFSET = b"m:changelog-offset"
 _CHANGELOG_ID = b"m:changelog-id"
-_INPUT_ID = b"m:input-id"
+_INPUT_ID = b"m:marked-input-id"
 
 _DAMAGED = "DAMAGED"
 """Name of the file that marks a database in which damage was met while it was open: it is not opened again."""
@@ -146,7 +146,9 @@ class PartitionStore:
 
     @property
     def input_id(self) -> str | None:
-        """Id of the topic that the positions of the values belong to; None where it was never told."""
+        """Id of the topic that the positions of the values belong to, as a mark in the changelog says; None where none
+        does.
+        """
         return self._text(_INPUT_ID)
 
     @input_id.setter

@@ -99,7 +99,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     async def _ask_kafka(self) -> None:
         """Ask where the input ends: what the fetcher knows of it is as old as its last fetch, and it may be dead.
 
-        And which topics there are: nobody notices otherwise that a changelog was deleted, for it is not fetched.
+        And which topics there are: nobody notices otherwise that a changelog was deleted, for it is not fetched, nor
+        that partitions were added, after which a member that came back under its name deals out nothing.
         """
         consumer = self._ensure_consumer()
         while not self.should_stop:
@@ -108,8 +109,12 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             try:
                 await consumer._client.force_metadata_update()
                 self.ends.update(await consumer.end_offsets(partitions))
+                await self.app.end_if_grown(self._num_partitions)
             except KafkaError as error:
                 log.warning("Kafka does not say where the input ends: %r", error)
+
+    def _num_partitions(self, topic: str) -> int:
+        return len(self._ensure_consumer()._client.cluster.partitions_for_topic(topic) or ())
 
     def hold(self, tp: TP) -> None:
         """Let this partition wait without holding up the fetches of the others; may be called from any thread."""
@@ -312,22 +317,14 @@ class BatchConsumer(driver.Consumer):
         self._acknowledged.update({tp: offset for tp, offset in self._committed_offset.items() if offset is not None})
 
     async def _compare_commits(self, committed: Mapping[TP, int]) -> None:
-        """End the process where less is there than was committed; say what was removed before it was read."""
-        if not committed:
-            return
-        begins, ends = await self.earliest_offsets(*committed), await self.highwaters(*committed)
+        """End the process where less is there than was committed; that some is there no more, a fetch will tell."""
+        ends = await self.highwaters(*committed) if committed else {}
         for tp, offset in committed.items():
             if offset > ends[tp]:
                 end_process(
                     f"{tp.topic}[{tp.partition}] ends at offset {ends[tp]}, but {offset} is committed: the topic has "
                     "lost records or was created anew. To mend it: restore the topic, or let the group begin anew with "
                     "empty stores and changelogs."
-                )
-            if offset < begins[tp]:
-                log.error(
-                    "LOST: %d records of %s[%d] (offsets %d to %d) were removed by retention before they were read. "
-                    "Reading goes on with what is left. To mend it: give the topic a longer retention.",
-                    *(begins[tp] - offset, tp.topic, tp.partition, offset, begins[tp] - 1),
                 )
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:

@@ -16,9 +16,18 @@ from index.contract import ItemIndex
 from stream_app.inspection.vectors import EncodedUser
 from stream_app.records import RankedItem, Recommendation
 from stream_app.settings import Settings
-from stream_app.stages.listing import KnownItems, ListRule, index_version, make_list, queries_of, search_of
+from stream_app.stages.learning import network_parts
+from stream_app.stages.listing import (
+    KnownItems,
+    ListRule,
+    ScorerInForce,
+    index_version,
+    make_list,
+    queries_of,
+    search_of,
+)
 from stream_app.stages.ranking import Candidates, Query, features, gather, rank
-from stream_app.stages.scoring import feature_names, half_life_name
+from stream_app.stages.scoring import half_life_name
 from stream_app.stages.trend_view import TrendView
 
 SEEN, UNAVAILABLE = "seen", "unavailable"
@@ -26,7 +35,8 @@ SEEN, UNAVAILABLE = "seen", "unavailable"
 
 
 class InspectedCandidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate; `features` are by name, and the score is the sum of each times the scorer's weight for it.
+    """A candidate; `features` are by name, and the score is the sum of each times the scorer's weight for it, plus what
+    the scorer's `network` adds.
 
     `is_listed` is false below the length of a list.
     """
@@ -36,6 +46,7 @@ class InspectedCandidate(msgspec.Struct, frozen=True, kw_only=True):
     score: float
     sources: list[str]
     features: dict[str, float]
+    network: float
     is_listed: bool
 
 
@@ -73,6 +84,7 @@ class Recommender:
         index: The index of all its items.
         rule: What lists are made with.
         is_available: Whether an item may be listed.
+        scorer: The scorer in force.
     """
 
     settings: Settings
@@ -80,12 +92,12 @@ class Recommender:
     index: ItemIndex
     rule: ListRule
     is_available: Callable[[str], bool]
+    scorer: ScorerInForce
 
     @property
     def weights(self) -> dict[str, float]:
-        """The scorer's weights by feature."""
-        names = feature_names(self.settings.half_lives_s)
-        return dict(zip(names, self.rule.weights_F.tolist(), strict=True))
+        """The weights of the scorer in force by feature."""
+        return dict(zip(self.scorer.scorer.feature_names, self.scorer.scorer.weights, strict=True))
 
     def choose(self, user: EncodedUser, trends: TrendView) -> Choice:
         """Make the list of a user with these trends, and tell everything that led to it."""
@@ -94,7 +106,7 @@ class Recommender:
         ids = self.index.search(search.vectors_UD, max(search.limits)).ids if len(self.index) else [[]]
         query = queries_of(search, {user_id: user.profile}, ids)[user_id]
         items = KnownItems(index_version(self.rule.release, len(self.index)), self.is_available, self.index.vectors_of)
-        made = make_list(user.asked, query, trends, items, self.rule)
+        made = make_list(user.asked, query, trends, items, self.rule, self.scorer)
         seen, offered = _Watched(query.seen), _Refused(self.is_available)
         found = gather(replace(query, seen=seen), trends, self.rule.candidates, offered)
         removed = {**dict.fromkeys(seen.hits, SEEN), **dict.fromkeys(offered.hits, UNAVAILABLE)}
@@ -109,8 +121,9 @@ class Recommender:
 
     def _candidates(self, query: Query, found: Candidates, trends: TrendView) -> list[InspectedCandidate]:
         features_CF = features(query, found, trends, self.index.vectors_of)
-        ranked = rank(found, features_CF, self.rule.weights_F, len(found.sources))
+        ranked = rank(found, features_CF, self.scorer.scorer, len(found.sources))
         rows = dict(zip(found.sources, features_CF.tolist(), strict=True))
+        network = dict(zip(found.sources, network_parts(self.scorer.scorer, features_CF).tolist(), strict=True))
         return [
             InspectedCandidate(
                 rank=place,
@@ -118,6 +131,7 @@ class Recommender:
                 score=item.score,
                 sources=item.sources,
                 features=dict(zip(self.weights, rows[item.item_id], strict=True)),
+                network=network[item.item_id],
                 is_listed=place <= self.rule.list_items,
             )
             for place, item in enumerate(ranked, start=1)
@@ -137,7 +151,7 @@ def list_changes(before: Sequence[str], after: Sequence[str]) -> ListChanges:
 
 def differences(published: Recommendation, made: Recommendation) -> list[str]:
     """What differs between a published list and the same made anew; empty where they are equal, item by item."""
-    fields = ("release", "index_version", "epoch", "event_ts")
+    fields = ("release", "index_version", "epoch", "scorer_epoch", "event_ts")
     found = [
         f"{name} is {getattr(made, name)}, published was {getattr(published, name)}"
         for name in fields
@@ -191,7 +205,10 @@ class _Refused:
 
 def _sources_of(item_id: str, query: Query, found: Candidates, trends: TrendView, rule: ListRule) -> list[str]:
     """The sources that would have brought an item that was kept out."""
-    offers: list[tuple[str, Iterable[str]]] = [("index", query.from_index), ("transition", found.shares)]
+    offers: list[tuple[str, Iterable[str]]] = [
+        ("index", query.from_index),
+        ("transition", found.shares),
+    ]
     reach = 2 * rule.candidates + len(query.seen)
     for place, half_life_ms in enumerate(trends.rule.half_lives_ms):
         top = map(trends.item_ids.__getitem__, trends.top(place, reach).tolist())

@@ -16,12 +16,14 @@ from stream_app.inspection.user_log import UserLog
 from stream_app.kafka import partition_of
 from stream_app.models import list_rule, load_encoder, served_model
 from stream_app.offline_roles import Entry, OfflineRoles
+from stream_app.offline_scoring import OfflineScoring
 from stream_app.replay.planning import PlannedRecord, ReplayPlan
 from stream_app.replay.readers import EventLog, Row
 from stream_app.settings import Settings
 from stream_app.settings_rules import clean_rules
-from stream_app.stages.clean import CleanRules
+from stream_app.stages.encoding import newest_revisions
 from stream_app.stages.intake import read_record
+from stream_app.stages.listing import KnownItems, ScorerInForce, index_version, take_vectors
 
 OnRead = Callable[[str], None]
 """Told of progress."""
@@ -152,32 +154,56 @@ def _snapshot(
     settings, answered = file.settings, found.traced.answered
     roles = OfflineRoles(settings, encoder, settings.partitions)
     rule = list_rule(settings, served_model(settings))
-    recommender = Recommender(settings, encoder, roles.index, rule, catalogue.is_available)
-    trends = None
+    scoring = OfflineScoring(settings, rule, roles, settings.partitions)
+    version = index_version(rule.release, len(roles.index))
+    items = KnownItems(version, catalogue.is_available, roles.index.vectors_of)
+    trends, scorer = None, ScorerInForce(rule.scorer)
     if answered is not None:
         assert answered.join_epoch is not None, "every event of a replay is strict"
-        _count_up_to(answered.join_epoch, roles, file, left_out, on_read)
+        walk = _Walk(file, roles, scoring, items, rule.release)
+        walk.go_up_to(answered.join_epoch, left_out, on_read)
         trends = roles.trends_at(answered.join_epoch)
+        scorer = scoring.in_force(rule.score.joined(answered.join_epoch))
+    recommender = Recommender(settings, encoder, roles.index, rule, catalogue.is_available, scorer)
     return snapshot_of(found.traced, trends, BY_OWN_EPOCH, recommender, NOTHING_PUBLISHED), recommender
 
 
-def _count_up_to(epoch: int, roles: OfflineRoles, file: LogFile, left_out: frozenset[int], on_read: OnRead) -> None:
-    """Let the roles cut and count the log, until the trends of `epoch` are complete; nothing is encoded."""
-    plan, rules, next_offsets = file.plan(), clean_rules(file.settings), [0] * file.settings.partitions
-    for chunk in file.chunks(left_out):
-        _count(roles, plan.records_of(row for _, row in chunk), rules, next_offsets)
-        on_read(f"{plan.counted.num_events:,} rows counted for trends")
-        # Taken in as they are complete, so that few wait in memory.
-        if roles.trends_at(epoch).epoch >= epoch:
-            return
-    _count(roles, plan.last_ticks(), rules, next_offsets)
+class _Walk:
+    """The whole log through the roles, but no list is made."""
 
+    def __init__(
+        self, file: LogFile, roles: OfflineRoles, scoring: OfflineScoring, items: KnownItems, release: str
+    ) -> None:
+        self._file = file
+        self._roles = roles
+        self._scoring = scoring
+        self._items = items
+        self._release = release
+        self._rules = clean_rules(file.settings)
+        self._next_offsets = [0] * file.settings.partitions
 
-def _count(roles: OfflineRoles, records: Iterable[PlannedRecord], rules: CleanRules, next_offsets: list[int]) -> None:
-    entries: dict[int, list[Entry]] = {}
-    for record in records:
-        content = read_record(record.key, record.value, record.timestamp_ms, record.headers, rules)
-        entries.setdefault(record.partition, []).append((next_offsets[record.partition], content, record.headers))
-        next_offsets[record.partition] += 1
-    cut = [roles.cut(partition, listed) for partition, listed in entries.items()]
-    roles.count(record for effects in cut for record in effects.activity)
+    def go_up_to(self, epoch: int, left_out: frozenset[int], on_read: OnRead) -> None:
+        """Take the log until the trends of `epoch` are complete, and with them what the scorer had learned by then."""
+        plan = self._file.plan()
+        for chunk in self._file.chunks(left_out):
+            self._take(plan.records_of(row for _, row in chunk))
+            on_read(f"{plan.counted.num_events:,} rows taken for trends and scorer")
+            # Taken in as they are complete, so that few wait in memory.
+            if self._roles.trends_at(epoch).epoch >= epoch:
+                return
+        self._take(plan.last_ticks())
+
+    def _take(self, records: Iterable[PlannedRecord]) -> None:
+        entries: dict[int, list[Entry]] = {}
+        for record in records:
+            content = read_record(record.key, record.value, record.timestamp_ms, record.headers, self._rules)
+            offset = self._next_offsets[record.partition]
+            entries.setdefault(record.partition, []).append((offset, content, record.headers))
+            self._next_offsets[record.partition] += 1
+        roles = self._roles
+        cut = [roles.cut(partition, listed) for partition, listed in entries.items()]
+        roles.count(record for effects in cut for record in effects.activity)
+        vectors = roles.encode(newest_revisions(record for effects in cut for record in effects.slices))
+        progress = [effects.progress for effects in cut if effects.progress is not None]
+        self._scoring.take(vectors, progress, self._items)
+        take_vectors(vectors, roles.profiles, self._release)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from index import build_index
@@ -26,7 +26,8 @@ from stream_app.inspection.what_if import ActivityChange, activity_change, count
 from stream_app.models import list_rule, load_encoder, served_model
 from stream_app.records import ActivityRecord, Recommendation, SliceRecord, TrendRecord
 from stream_app.settings import Settings
-from stream_app.settings_rules import clean_rules, trend_rule
+from stream_app.settings_rules import clean_rules, score_rule, trend_rule
+from stream_app.stages.listing import ScorerInForce
 from stream_app.topic_reader import TopicReader
 from stream_app.topics import EVENTS
 
@@ -37,6 +38,12 @@ BY_PUBLISHED = "the published list names it"
 BY_TICKS = "the last epoch before the event's own, as replayed events ask"
 BY_EVENT = "not known: the last epoch before the event's own is taken"
 """How the epoch of a list is known."""
+
+LEARNED_WITH_EVENT = (
+    "the scorer was learned with the event, and is not learned again: what would be without it is approximate; "
+    "`--from-file` with the log is exact"
+)
+"""Said where a list without an event is ranked by what the event may have taught."""
 
 
 Instead = Mapping[str, TrendRecord | None]
@@ -64,9 +71,10 @@ class _User:
 
 @dataclass(frozen=True)
 class _Join:
-    """The epoch that a list joins, and how it is known."""
+    """The epoch and the scorer-epoch that a list joins, and how they are known."""
 
     epoch: int
+    scorer_epoch: int
     known_by: str
 
 
@@ -80,6 +88,7 @@ class _Facts:
     published: Published
     joins: Mapping[int, _Join]
     trends: Mapping[int, TrendsAsOf]
+    scorers: Mapping[int, ScorerInForce]
     change: ActivityChange
     activity: Sequence[ActivityRecord]
     catalogue: Catalogue
@@ -111,13 +120,13 @@ def inspect_topics(
     index = build_index("faiss", encoder.dim, encoder.release)
     index.upsert(*encoder.item_vectors())
     rule = list_rule(settings, served_model(settings))
-    recommender = Recommender(settings, encoder, index, rule, facts.catalogue.is_available)
+    recommender = Recommender(settings, encoder, index, rule, facts.catalogue.is_available, ScorerInForce(rule.scorer))
     notes = [*facts.notes, *_notes(facts, settings)]
-    snapshot = _snapshot(facts, facts.user.traced, recommender, facts.published, {})
+    snapshot, used = _snapshot(facts, facts.user.traced, recommender, facts.published, {})
     without = None
     if facts.user.without is not None:
         instead = _trends_without(facts, settings)
-        after = _snapshot(facts, facts.user.without, recommender, NOTHING_PUBLISHED, instead)
+        after, _ = _snapshot(facts, facts.user.without, recommender, NOTHING_PUBLISHED, instead)
         without = without_event(sorted(facts.user.offsets), snapshot, after)
     return Inspection(
         user_id=question.user_id,
@@ -126,7 +135,7 @@ def inspect_topics(
         at_ms=question.at_ms,
         release=encoder.release,
         half_lives_ms=encoder.half_lives_ms.tolist(),
-        weights=recommender.weights,
+        weights=used.weights,
         snapshot=snapshot,
         without=without,
         notes=notes,
@@ -155,6 +164,7 @@ async def _read(settings: Settings, question: Question, release: str, on_read: O
             published=published,
             joins=joins,
             trends=await topics.trends_as_of({join.epoch for join in joins.values()}),
+            scorers=await topics.scorers_as_of({join.scorer_epoch for join in joins.values()}, release),
             change=change,
             activity=await topics.activity_of(change.items),
             catalogue=read_catalogue(await topics.catalogue_records()),
@@ -176,12 +186,14 @@ async def _read_user(topics: PublishedTopics, settings: Settings, question: Ques
 
 
 def _join(answered: SliceRecord, published: Recommendation | None, settings: Settings, complete: int) -> _Join:
-    """Which trends a list uses: those that it names, else by the rule of the recommend role."""
+    """Which trends and scorer a list uses: those that it names, else by the rule of the recommend role."""
     if published is not None:
-        return _Join(published.epoch, BY_PUBLISHED)
-    if answered.join_epoch is not None:
-        return _Join(min(answered.join_epoch, complete), BY_TICKS)
-    return _Join(min(answered.events[-1].ts // settings.epoch_ms - 1, complete), BY_EVENT)
+        return _Join(published.epoch, published.scorer_epoch, BY_PUBLISHED)
+    is_known = answered.join_epoch is not None
+    before = answered.join_epoch if is_known else answered.events[-1].ts // settings.epoch_ms - 1
+    scorer_epoch = score_rule(settings).joined(before)
+    assert before is not None and scorer_epoch is not None, "one of both tells the epoch"
+    return _Join(min(before, complete), scorer_epoch, BY_TICKS if is_known else BY_EVENT)
 
 
 def _change(user: _User) -> ActivityChange:
@@ -192,12 +204,14 @@ def _change(user: _User) -> ActivityChange:
 
 def _snapshot(
     facts: _Facts, traced: Trace, recommender: Recommender, published: Published, instead: Instead
-) -> Snapshot:
+) -> tuple[Snapshot, Recommender]:
+    """The snapshot, and the recommender with the scorer that it used."""
     if traced.answered is None:
-        return snapshot_of(traced, None, "", recommender, published)
+        return snapshot_of(traced, None, "", recommender, published), recommender
     join = facts.joins[traced.answered.offset]
     trends = facts.trends[join.epoch].view(trend_rule(recommender.settings), instead)
-    return snapshot_of(traced, trends, join.known_by, recommender, published)
+    used = replace(recommender, scorer=facts.scorers.get(join.scorer_epoch, recommender.scorer))
+    return snapshot_of(traced, trends, join.known_by, used, published), used
 
 
 def _trends_without(facts: _Facts, settings: Settings) -> Instead:
@@ -213,6 +227,8 @@ def _trends_without(facts: _Facts, settings: Settings) -> Instead:
 def _notes(facts: _Facts, settings: Settings) -> list[str]:
     """What stands in the way of an exact answer."""
     notes = []
+    if facts.user.without is not None and facts.scorers:
+        notes.append(LEARNED_WITH_EVENT)
     if facts.user.num_gone:
         notes.append(
             f"the first {facts.user.num_gone:,} records of partition {facts.partition} of {facts.source} are gone "

@@ -18,12 +18,15 @@ from stream_app.kafka import partition_of
 from stream_app.records import (
     ActivityRecord,
     Recommendation,
+    ScorerRecord,
     SliceRecord,
     SliceVectorRecord,
     TrendEpochRecord,
     TrendRecord,
 )
 from stream_app.settings import Settings
+from stream_app.stages.learning import Scorer
+from stream_app.stages.listing import ScorerInForce
 from stream_app.stages.popularity import TrendRule
 from stream_app.stages.trend_view import TrendView
 from stream_app.topic_reader import StoredRecord, TopicReader
@@ -33,6 +36,7 @@ from stream_app.topics import (
     ITEM_TRENDS,
     ITEMS,
     RECOMMENDATIONS,
+    SCORER_WEIGHTS,
     SLICE_VECTORS,
     SLICES,
     prefixed,
@@ -50,6 +54,8 @@ _VECTOR = msgspec.json.Decoder(SliceVectorRecord)
 _TREND = msgspec.json.Decoder(TrendRecord)
 _MARKER = msgspec.json.Decoder(TrendEpochRecord)
 _ACTIVITY = msgspec.json.Decoder(ActivityRecord)
+_SCORER_RECORD = msgspec.json.Decoder(ScorerRecord)
+_SCORER = msgspec.json.Decoder(Scorer)
 
 
 class _Epochs(msgspec.Struct):
@@ -168,6 +174,18 @@ class PublishedTopics:
             )
             for epoch, kept in newest.items()
         }
+
+    async def scorers_as_of(self, epochs: Collection[int], release: str) -> dict[int, ScorerInForce]:
+        """The newest scorer of a release up to each of these scorer-epochs; none where there is none any more."""
+        found: dict[int, ScorerInForce] = {}
+        async for record in self._records(SCORER_WEIGHTS):
+            if not record.key or record.value is None:
+                continue
+            made = _SCORER_RECORD.decode(record.value)
+            if made.release == release:
+                scorer = ScorerInForce(_SCORER.decode(made.scorer), made.epoch)
+                found.update({epoch: scorer for epoch in epochs if made.epoch <= epoch})
+        return found
 
     async def activity_of(self, item_ids: Collection[str]) -> list[ActivityRecord]:
         """All activity with these items, in the order of each partition."""

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from encoders.contract import SliceEncoder
 from stream_app.inspection.trace import Trace
 from stream_app.records import SliceRecord, SliceVectorRecord, unpack_vector
-from stream_app.slice_encoding import encode_slices
+from stream_app.slice_encoding import encode_slices, merge_of
 from stream_app.stages.encoding import newest_revisions, slice_weight
 from stream_app.stages.listing import take_vectors
-from stream_app.stages.merging import MAX_EXPONENT, UserMemory, merged_vectors
+from stream_app.stages.merging import MAX_EXPONENT, UserMemory
 from stream_app.stages.profile import UserProfile
 
 Revision = tuple[int, int]
@@ -110,7 +110,7 @@ def encode_user(
     (user_id,) = memories
     newest = {vector.seq: vector for vector in vectors}
     memory = memories[user_id]
-    merged_HD = merged_vectors(memory, len(encoder.half_lives_ms), encoder.dim)
+    merged_HD = merge_of(encoder).read(memory.state)
     slices = _slices(traced, [newest[seq] for seq in sorted(newest)], weights, encoder.half_lives_ms)
     return EncodedUser(profiles[user_id], newest[traced.answered.seq], slices, merged_HD, memory.num_merged)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from stream_app.records import ActivityRecord, TrendRecord
 from stream_app.stages.popularity import ItemStatistics, TrendRule, count, fold
 
-Place = tuple[int, int, bool]
+Place = tuple[int, int]
 """Source partition and offset, and whether it is a transition: an event causes at most one of each."""
 
 
@@ -33,15 +33,15 @@ def activity_change(before: Sequence[ActivityRecord], after: Sequence[ActivityRe
 
 
 def place_of(record: ActivityRecord) -> Place:
-    """The place of a touch or transition in the log."""
-    return record.partition, record.offset, record.next_item is not None
+    """The place of a touch in the log."""
+    return record.partition, record.offset
 
 
 def count_again(activity: Iterable[ActivityRecord], epoch: int, rule: TrendRule) -> dict[str, TrendRecord]:
     """The newest trend records, as of `epoch`, of all items touched, by item id.
 
     Args:
-        activity: All touches and transitions of these items, in any order; what is there twice counts once.
+        activity: All touches of these items, in any order; what is there twice counts once.
         epoch: Later activity is left out.
         rule: How statistics decay.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,6 +23,10 @@ from stream_app.topics import RECOMMENDATIONS, STATUS, prefixed
 POLL_S: Final = 0.15
 """Pause between two looks at a group: roles commit every 0.25 s."""
 
+IDLE_S: Final = 1.0
+"""After so long without a commit it is looked whether there is anything to read at all: four times the time between
+two commits, and rare enough for a connection of its own."""
+
 NO_PROGRESS_S: Final = 120.0
 """Longest time without any committed offset moving. A strict join waits up to a minute for its epoch; a role
 that was restarted is back in seconds."""
@@ -31,6 +36,9 @@ READ_WITHIN_S: Final = 900.0
 
 Ends = Mapping[int, int]
 """End offset by partition."""
+
+Bounds = Mapping[int, tuple[int, int]]
+"""First offset and end offset by partition."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +120,9 @@ async def wait_caught_up(
         for role in ROLE_INPUTS:
             topic = prefixed(settings.prefix, ROLE_INPUTS[role])
             # A new reader each time: on one that is already fetching, every request waits behind a fetch.
-            async with TopicReader(settings) as reader:
-                bounds = await reader.bounds(topic)
+            async with _reader(settings) as reader:
+                bounds: Bounds = await reader.bounds(topic)
+            idle = ProgressWatch(IDLE_S, time.monotonic())
             while True:
                 committed = await _committed_by_role(admin, settings)
                 behind = behind_of(bounds, committed[role])
@@ -123,10 +132,32 @@ async def wait_caught_up(
                     break
                 if watch.is_stalled(committed, time.monotonic()):
                     raise _stalled(role, topic, behind, no_progress_s)
+                if idle.is_stalled(committed[role], time.monotonic()):
+                    bounds = await _readable_bounds(settings, topic, bounds, committed[role])
+                    idle = ProgressWatch(IDLE_S, time.monotonic())
                 await asyncio.sleep(POLL_S)
 
 
-def behind_of(bounds: Mapping[int, tuple[int, int]], committed: Ends) -> int:
+def _reader(settings: Settings) -> TopicReader:
+    return TopicReader(settings, isolation_level="read_committed")
+
+
+async def _readable_bounds(settings: Settings, topic: str, bounds: Bounds, committed: Ends) -> Bounds:
+    """`bounds`, but where nothing but marks and aborted records of transactions is left, the end is what is committed.
+
+    Such offsets are never handed to a role, so it never commits what lies behind them.
+    """
+    readable = dict(bounds)
+    async with _reader(settings) as reader:
+        for number, (start, end) in bounds.items():
+            place = max(start, committed.get(number, start))
+            async with aclosing(reader.read_range(topic, {number: (place, end)})) as records:
+                if await anext(records, None) is None:
+                    readable[number] = (start, min(place, end))
+    return readable
+
+
+def behind_of(bounds: Bounds, committed: Ends) -> int:
     """Records between what is committed (or the start) and the end, over all partitions."""
     return sum(max(0, end - max(start, committed.get(number, start))) for number, (start, end) in bounds.items())
 

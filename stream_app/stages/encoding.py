@@ -2,57 +2,87 @@
 
 Pure: the encoder itself is called by whoever holds it, between `batch_of` and `merge`.
 
-Shapes: S slices, L events of a slice, H half-lives, D dimensions.
+Shapes: S slices, L events of a slice, C events before it, R rows of a memory, D dimensions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream_app.records import SliceRecord, SliceVectorRecord, pack_vector
-from stream_app.stages.merging import MergedSlice, UserMemory, merged_vectors, take_slice
+from stream_app.records import SliceEvent, SliceRecord, SliceVectorRecord, pack_vector
+from stream_app.stages.merging import Merge, MergedSlice, UserMemory, take_slice
 
 KEEP_REPAIRABLE = 4
 """Merged slices whose codes are kept for repair; the sequence role repairs no older ones."""
 
 Floats = npt.NDArray[np.float32]
-RowsOf = Callable[[list[str]], npt.NDArray[np.int64]]
+Ints = npt.NDArray[np.int64]
+RowsOf = Callable[[list[str]], Ints]
 
 
 @dataclass(frozen=True)
 class SliceArrays:
-    """Slices as arrays, padded on the right with row 0: items, types and gaps (S, L), lengths (S,), all int64."""
+    """Slices as int64 arrays: items, types and gaps (S, L), padded on the right with row 0, lengths (S,), and items,
+    types and gaps of the events before (S, C), padded on the left.
+    """
 
-    item_rows_SL: npt.NDArray[np.int64]
-    type_rows_SL: npt.NDArray[np.int64]
-    gaps_ms_SL: npt.NDArray[np.int64]
-    lengths_S: npt.NDArray[np.int64]
+    item_rows_SL: Ints
+    type_rows_SL: Ints
+    gaps_ms_SL: Ints
+    lengths_S: Ints
+    context_item_rows_SC: Ints
+    context_type_rows_SC: Ints
+    context_gaps_ms_SC: Ints
+
+    def packed(self) -> list[bytes]:
+        """Each slice in bytes of one length, see `unpacked`."""
+        columns = [getattr(self, field.name) for field in fields(self)]
+        rows = np.concatenate([column.reshape(len(self.lengths_S), -1) for column in columns], axis=1).astype("<i8")
+        return [row.tobytes() for row in rows]
+
+
+def unpacked(packed: Sequence[bytes], slice_events: int, context_events: int) -> SliceArrays:
+    """The slices that `SliceArrays.packed` packed."""
+    widths = [slice_events] * 3 + [1] + [context_events] * 3
+    rows = np.frombuffer(b"".join(packed), dtype="<i8").reshape(len(packed), sum(widths)).astype(np.int64)
+    items, types, gaps, lengths, *context = np.split(rows, np.cumsum(widths)[:-1], axis=1)
+    return SliceArrays(items, types, gaps, lengths[:, 0], *context)
 
 
 @dataclass(frozen=True)
 class MergedUser:
-    """A user after one slice: the state to make the user vector from."""
+    """A user after one slice: the state to make the user vector from.
+
+    `inputs` are what the newest slice was encoded from, where the memory enters the encoder; else empty.
+    """
 
     record: SliceRecord
     code_D: Floats
     local_D: Floats
-    merged_HD: Floats
+    merged_RD: Floats
     num_merged: int
+    inputs: bytes
 
 
 def newest_revisions(records: Iterable[SliceRecord]) -> list[SliceRecord]:
-    """Only the newest revision of each slice, by its newest event; one that asks for a list keeps asking."""
+    """Only the newest revision of each slice, by its newest event, and all that the scorer learns from; one that asks
+    for a list keeps asking.
+    """
     newest: dict[tuple[str, int], SliceRecord] = {}
+    kept: list[SliceRecord] = []
     for record in records:
+        if record.sampled:
+            kept.append(record)
+            continue
         key = (record.user_id, record.seq)
         known = newest.get(key)
         newest[key] = record if known is None else _newer_revision(known, record)
-    return sorted(newest.values(), key=lambda record: record.offset)
+    return sorted([*kept, *newest.values()], key=lambda record: (record.offset, record.revision))
 
 
 def _newer_revision(known: SliceRecord, record: SliceRecord) -> SliceRecord:
@@ -63,17 +93,43 @@ def _newer_revision(known: SliceRecord, record: SliceRecord) -> SliceRecord:
     return newer
 
 
-def arrays_of(records: Sequence[SliceRecord], slice_events: int, item_rows: RowsOf, type_rows: RowsOf) -> SliceArrays:
-    """The slices as arrays for the encoder; of a longer slice the newest `slice_events` events."""
-    parts = [record.events[-slice_events:] for record in records]
-    lengths_S = np.array([len(part) for part in parts], dtype=np.int64)
-    mask_SL = np.arange(slice_events) < lengths_S[:, None]
-    items, types, gaps = (np.zeros((len(parts), slice_events), dtype=np.int64) for _ in range(3))
+def arrays_of(
+    records: Sequence[SliceRecord], slice_events: int, context_events: int, item_rows: RowsOf, type_rows: RowsOf
+) -> SliceArrays:
+    """The slices as arrays for the encoder.
+
+    Args:
+        records: The slices. Of a longer one than `slice_events` the newest events are its own, the others before it.
+        slice_events: L.
+        context_events: C.
+        item_rows: Vocabulary rows of item ids.
+        type_rows: Vocabulary rows of event types.
+    """
+    own = [record.events[-slice_events:] for record in records]
+    before = [
+        [*record.before, *record.events[: len(record.events) - len(part)]]
+        for record, part in zip(records, own, strict=True)
+    ]
+    before = [events[max(0, len(events) - context_events) :] for events in before]
+    lengths_S = np.array([len(part) for part in own], dtype=np.int64)
+    num_before_S = np.array([len(part) for part in before], dtype=np.int64)
+    return SliceArrays(
+        *_columns(own, np.arange(slice_events) < lengths_S[:, None], item_rows, type_rows),
+        lengths_S,
+        *_columns(before, np.arange(context_events) >= context_events - num_before_S[:, None], item_rows, type_rows),
+    )
+
+
+def _columns(
+    parts: Sequence[Sequence[SliceEvent]], is_real: npt.NDArray[np.bool_], item_rows: RowsOf, type_rows: RowsOf
+) -> tuple[Ints, Ints, Ints]:
+    """Items, types and gaps of events, in the real places of an array."""
+    items, types, gaps = (np.zeros(is_real.shape, dtype=np.int64) for _ in range(3))
     events = [event for part in parts for event in part]
-    items[mask_SL] = item_rows([event.item_id for event in events])
-    types[mask_SL] = type_rows([event.type for event in events])
-    gaps[mask_SL] = [event.gap_ms for event in events]
-    return SliceArrays(items, types, gaps, lengths_S)
+    items[is_real] = item_rows([event.item_id for event in events])
+    types[is_real] = type_rows([event.type for event in events])
+    gaps[is_real] = [event.gap_ms for event in events]
+    return items, types, gaps
 
 
 def slice_weight(record: SliceRecord, weights: Mapping[str, float]) -> float:
@@ -87,9 +143,19 @@ def merge(
     locals_SD: Floats,
     memories: dict[str, UserMemory],
     weights: Mapping[str, float],
-    half_lives_ms: npt.NDArray[np.float64],
+    merging: Merge,
+    inputs: Sequence[bytes] = (),
 ) -> list[MergedUser]:
     """Take encoded slices into the memories (changed in place), in order.
+
+    Args:
+        records: The slices, S of them.
+        codes_SD: Their codes.
+        locals_SD: Their local states.
+        memories: Of the users that have one; new users are added.
+        weights: Weight of each event type.
+        merging: How slices are merged.
+        inputs: What each slice was encoded from, where the memory enters the encoder.
 
     Returns:
         A merged user for each slice that was news; repeats are left out.
@@ -105,16 +171,11 @@ def merge(
             slice_weight(record, weights),
             code_D.astype("<f4").tobytes(),
         )
-        if take_slice(memory, part, locals_SD[place], half_lives_ms, keep=KEEP_REPAIRABLE):
-            merged.append(
-                MergedUser(
-                    record,
-                    code_D,
-                    np.frombuffer(memory.local, dtype="<f4"),
-                    merged_vectors(memory, len(half_lives_ms), len(code_D)),
-                    memory.num_merged,
-                )
-            )
+        packed = inputs[place] if inputs else b""
+        if take_slice(memory, part, locals_SD[place], merging, keep=KEEP_REPAIRABLE, inputs=packed):
+            local_D = np.frombuffer(memory.local, dtype="<f4")
+            merged_RD = merging.read(memory.state)
+            merged.append(MergedUser(record, code_D, local_D, merged_RD, memory.num_merged, memory.inputs))
     return merged
 
 
@@ -136,4 +197,5 @@ def vector_record(user: MergedUser, user_vector_D: Floats, release: str) -> Slic
         user_vector=pack_vector(user_vector_D),
         num_slices_merged=user.num_merged,
         join_epoch=record.join_epoch,
+        sampled=record.sampled,
     )

@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_app.records import Recommendation, SliceVectorRecord
+from stream_app.stages.learning import Scorer
 from stream_app.stages.profile import UserProfile, recent_items, take_slice_vector
-from stream_app.stages.ranking import Query, VectorsOf, features, gather, rank
+from stream_app.stages.ranking import Candidates, Query, VectorsOf, features, gather, rank
+from stream_app.stages.score_rule import ScoreRule
 from stream_app.stages.trend_view import TrendView
 
 MAX_SEARCH = 1000
@@ -30,16 +32,26 @@ class ListRule:
     Args:
         events: Full name of the events topic, part of each list's id.
         release: The release whose vectors are accepted.
-        weights_F: The scorer's weights.
+        scorer: The model's own scorer, for lists before any choice was learned from.
+        score: Scorer-epochs.
         list_items: Length of a list.
         candidates: Candidates of each source.
     """
 
     events: str
     release: str
-    weights_F: npt.NDArray[np.float64]
+    scorer: Scorer
+    score: ScoreRule
     list_items: int
     candidates: int
+
+
+@dataclass(frozen=True)
+class ScorerInForce:
+    """What ranks a list: a scorer, and the scorer-epoch it was learned up to (-1: it is the model's own)."""
+
+    scorer: Scorer
+    epoch: int = -1
 
 
 @dataclass(frozen=True)
@@ -113,14 +125,26 @@ def queries_of(search: Search, profiles: Mapping[str, UserProfile], found: Seque
     }
 
 
+def offered(
+    query: Query, trends: TrendView, items: KnownItems, candidates: int
+) -> tuple[Candidates, npt.NDArray[np.float64]]:
+    """The candidates for a query, and their features (C, F) in the same order."""
+    found = gather(query, trends, candidates, items.is_available)
+    return found, features(query, found, trends, items.vectors_of)
+
+
 def make_list(
-    record: SliceVectorRecord, query: Query, trends: TrendView, items: KnownItems, rule: ListRule
+    record: SliceVectorRecord,
+    query: Query,
+    trends: TrendView,
+    items: KnownItems,
+    rule: ListRule,
+    in_force: ScorerInForce,
 ) -> Recommendation:
     """The list that answers the event of `record`, with the trends as they are."""
-    found = gather(query, trends, rule.candidates, items.is_available)
-    features_CF = features(query, found, trends, items.vectors_of)
+    found, features_CF = offered(query, trends, items, rule.candidates)
     return Recommendation(
-        recommendation_id=recommendation_id(rule, record, items.version, trends.epoch),
+        recommendation_id=recommendation_id(rule, record, items.version, trends.epoch, in_force.epoch),
         user_id=record.user_id,
         event_ts=record.last_ts,
         partition=record.partition,
@@ -129,13 +153,16 @@ def make_list(
         index_version=items.version,
         epoch=trends.epoch,
         has_vector=True,
-        items=rank(found, features_CF, rule.weights_F, rule.list_items),
+        items=rank(found, features_CF, in_force.scorer, rule.list_items),
+        scorer_epoch=in_force.epoch,
     )
 
 
-def recommendation_id(rule: ListRule, record: SliceVectorRecord, index_version: str, epoch: int) -> str:
+def recommendation_id(
+    rule: ListRule, record: SliceVectorRecord, index_version: str, epoch: int, scorer_epoch: int
+) -> str:
     """The id of a list: a hash of everything it is a function of."""
-    parts = (rule.events, record.partition, record.offset, rule.release, index_version, epoch)
+    parts = (rule.events, record.partition, record.offset, rule.release, index_version, epoch, scorer_epoch)
     return blake2b("\x00".join(map(str, parts)).encode(), digest_size=12).hexdigest()
 
 

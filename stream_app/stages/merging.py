@@ -1,14 +1,26 @@
-"""The merged vector of a user: slice codes summed with decay in event time, at O(D) an update.
+"""The memory of a user: slice codes merged one by one, at O(D) an update, whatever the merge.
 
-Shapes: H half-lives, D dimensions. For each half-life h the memory is a decayed weighted mean
+A merge says how a state (bytes, empty at first) changes with a slice, and what is read out of it. Two kinds of them:
 
-    M_h = sum_j w_j 2^(-(t - t_j) / hl_h) C_j  /  sum_j w_j 2^(-(t - t_j) / hl_h)
+- linear ones are sums, so any slice can be added, or taken out again exactly, without the others. For each
+  half-life h the memory is a decayed weighted mean
 
-over the slices j before the newest one. Numerator and denominator decay alike, so both are kept at one
-reference time and any slice can be added, or taken out again exactly, without the others.
+      M_h = sum_j w_j 2^(-(t - t_j) / hl_h) C_j  /  sum_j w_j 2^(-(t - t_j) / hl_h)
+
+  over the slices j before the newest one. Numerator and denominator decay alike, so both are kept at one reference
+  time.
+- the others cannot undo a slice. Of them the state before the slices that may still be repaired is kept too: a repair
+  merges those again from there.
+
+Shapes: H half-lives, R rows that a memory is read as, D dimensions.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -18,6 +30,8 @@ Array = npt.NDArray[np.float32]
 
 MAX_EXPONENT = 120.0
 """Contributions decayed by more than 2^-120 are zero in float32 anyway; the bound keeps the power finite."""
+
+_TIME_BYTES = 8
 
 
 class MergedSlice(msgspec.Struct, array_like=True):
@@ -33,107 +47,212 @@ class MergedSlice(msgspec.Struct, array_like=True):
 class UserMemory(msgspec.Struct, array_like=True):
     """What the encode role keeps of a user.
 
-    `numerators` (H, D) and `denominators` (H,) are float32 bytes at time `reference_ts` and hold every slice
-    before the newest; `recent` are the last of those, oldest first, kept so that a late revision can replace
-    its old code; `newest` is not merged yet, `local` (D,) is its last state in the transformer.
+    `state` is what the merge made of every slice before the newest; `recent` are the last of those, oldest first, kept
+    so that a late revision can replace its old code, and `base` is the state without them (empty where the merge is
+    linear). `newest` is not merged yet: `local` (D,) is its last state in the transformer, `inputs` what it was encoded
+    from, where the memory enters the encoder.
     """
 
-    reference_ts: int = 0
     num_merged: int = 0
-    numerators: bytes = b""
-    denominators: bytes = b""
+    state: bytes = b""
+    base: bytes = b""
     recent: list[MergedSlice] = []
     newest: MergedSlice | None = None
     local: bytes = b""
+    inputs: bytes = b""
+
+
+class Merge(Protocol):
+    """One way of merging. States are bytes of bounded length, empty before the first slice; none is ever changed."""
+
+    def added(self, state: bytes, part: MergedSlice) -> bytes:
+        """The state after one more slice. O(D) but for the number of rows."""
+
+    def read(self, state: bytes) -> Array:
+        """The memory, shape (R, D); zeros where nothing is merged."""
+
+
+@dataclass(frozen=True)
+class DecayedSums:
+    """Decayed means: sums of codes and of weights, for each half-life. The linear merge.
+
+    Args:
+        half_lives_ms: Shape (H,).
+        dim: D.
+    """
+
+    half_lives_ms: npt.NDArray[np.float64]
+    dim: int
+
+    def added(self, state: bytes, part: MergedSlice) -> bytes:
+        """As `Merge.added`."""
+        return self._with(state, part, 1.0)
+
+    def taken_out(self, state: bytes, part: MergedSlice) -> bytes:
+        """The state had the slice never been added, but for rounding."""
+        return self._with(state, part, -1.0)
+
+    def read(self, state: bytes) -> Array:
+        """As `Merge.read`."""
+        if not state:
+            return np.zeros((len(self.half_lives_ms), self.dim), dtype=np.float32)
+        _, numerators_HD, denominators_H = self._parts(state)
+        return np.asarray(numerators_HD / np.maximum(denominators_H[:, None], np.float32(1e-30)), dtype=np.float32)
+
+    def _parts(self, state: bytes) -> tuple[int, Array, Array]:
+        sums = np.frombuffer(state, dtype="<f4", offset=_TIME_BYTES)
+        num_values = len(self.half_lives_ms) * self.dim
+        numerators_HD = sums[:num_values].reshape(len(self.half_lives_ms), self.dim)
+        return _time_of(state), numerators_HD, sums[num_values:]
+
+    def _with(self, state: bytes, part: MergedSlice, sign: float) -> bytes:
+        num_half_lives = len(self.half_lives_ms)
+        empty = (part.end_ts, np.zeros((num_half_lives, self.dim), np.float32), np.zeros(num_half_lives, np.float32))
+        kept_ts, numerators_HD, denominators_H = self._parts(state) if state else empty
+        reference_ts = max(kept_ts, part.end_ts)
+        kept_H = self._decay(reference_ts - kept_ts)
+        added_H = self._decay(reference_ts - part.end_ts) * (sign * part.weight)
+        sums_HD = numerators_HD * kept_H[:, None] + added_H[:, None] * _floats(part.code)[None, :]
+        return _packed(reference_ts, sums_HD, denominators_H * kept_H + added_H)
+
+    def _decay(self, age_ms: int) -> npt.NDArray[np.float64]:
+        return np.exp2(-np.minimum(age_ms / self.half_lives_ms, MAX_EXPONENT))
+
+
+Carry = Callable[[Array, Array, float, int], Array]
+"""Carried vector (D,), code (D,), weight and age (ms) of one more slice -> carried vector: an encoder's own weights."""
+
+
+@dataclass(frozen=True)
+class CarriedVector:
+    """One vector, changed by each code through an encoder's gates. One row.
+
+    Args:
+        dim: D.
+        carry: Of the encoder.
+    """
+
+    dim: int
+    carry: Carry
+
+    def added(self, state: bytes, part: MergedSlice) -> bytes:
+        """As `Merge.added`."""
+        age_ms = max(0, part.end_ts - _time_of(state)) if state else 0
+        return _packed(part.end_ts, self.carry(self.read(state)[0], _floats(part.code), part.weight, age_ms))
+
+    def read(self, state: bytes) -> Array:
+        """As `Merge.read`."""
+        return _floats(state[_TIME_BYTES:] or bytes(4 * self.dim))[None]
+
+
+@dataclass(frozen=True)
+class LastCodes:
+    """The newest codes themselves, newest first.
+
+    Args:
+        num_codes: R, how many.
+        dim: D.
+    """
+
+    num_codes: int
+    dim: int
+
+    def added(self, state: bytes, part: MergedSlice) -> bytes:
+        """As `Merge.added`."""
+        return (part.code + state)[: 4 * self.dim * self.num_codes]
+
+    def read(self, state: bytes) -> Array:
+        """As `Merge.read`."""
+        return _floats(state.ljust(4 * self.dim * self.num_codes, b"\0")).reshape(self.num_codes, self.dim)
+
+
+@dataclass(frozen=True)
+class NoMemory:
+    """Nothing is merged. No rows.
+
+    Args:
+        dim: D.
+    """
+
+    dim: int
+
+    def added(self, state: bytes, part: MergedSlice) -> bytes:
+        """As `Merge.added`."""
+        return state
+
+    def read(self, state: bytes) -> Array:
+        """As `Merge.read`."""
+        return np.zeros((0, self.dim), dtype=np.float32)
 
 
 def take_slice(
-    memory: UserMemory,
-    part: MergedSlice,
-    local_D: Array,
-    half_lives_ms: npt.NDArray[np.float64],
-    *,
-    keep: int,
+    memory: UserMemory, part: MergedSlice, local_D: Array, merge: Merge, *, keep: int, inputs: bytes = b""
 ) -> bool:
-    """Take one slice revision into `memory` (changed in place), in O(H D).
+    """Take one slice revision into `memory` (changed in place): one update of the merge, or as many as it takes to
+    repair.
 
     Args:
         memory: The user's memory; the caller's own copy.
         part: The slice with its code.
         local_D: The transformer's last state for this revision, shape (D,).
-        half_lives_ms: Shape (H,).
+        merge: How slices are merged.
         keep: How many merged slices stay repairable.
+        inputs: What the revision was encoded from, where the merge's memory enters the encoder.
 
     Returns:
         False where the revision is known already, or its slice is too old to be repaired: nothing changed.
     """
     newest = memory.newest
-    if newest is None or part.seq > newest.seq:
-        if newest is not None:
-            _add(memory, newest, half_lives_ms, sign=1.0)
-            memory.num_merged += 1
-            memory.recent = [*memory.recent, newest][-keep:]
-        memory.newest, memory.local = part, local_D.astype("<f4").tobytes()
-        return True
-    if part.seq == newest.seq:
-        if part.revision <= newest.revision:
-            return False
-        memory.newest, memory.local = part, local_D.astype("<f4").tobytes()
-        return True
-    return _replace(memory, part, half_lives_ms, keep)
+    if newest is not None and part.seq < newest.seq:
+        return _repair(memory, part, merge, keep)
+    if newest is not None and part.seq == newest.seq and part.revision <= newest.revision:
+        return False
+    if newest is not None and part.seq > newest.seq:
+        memory.state = merge.added(memory.state, newest)
+        memory.num_merged += 1
+        memory.recent = [*memory.recent, newest]
+        _forget(memory, merge, keep)
+    memory.newest, memory.local, memory.inputs = part, local_D.astype("<f4").tobytes(), inputs
+    return True
 
 
-def merged_vectors(memory: UserMemory, num_half_lives: int, dim: int) -> Array:
-    """The memory as decayed means, shape (H, D); zeros where nothing is merged yet."""
-    if not memory.num_merged:
-        return np.zeros((num_half_lives, dim), dtype=np.float32)
-    numerators = np.frombuffer(memory.numerators, dtype="<f4").reshape(num_half_lives, dim)
-    denominators = np.frombuffer(memory.denominators, dtype="<f4").reshape(num_half_lives, 1)
-    return np.asarray(numerators / np.maximum(denominators, np.float32(1e-30)), dtype=np.float32)
-
-
-def _replace(memory: UserMemory, part: MergedSlice, half_lives_ms: npt.NDArray[np.float64], keep: int) -> bool:
+def _repair(memory: UserMemory, part: MergedSlice, merge: Merge, keep: int) -> bool:
+    """Replace the code of a merged slice, or merge one that is heard of for the first time after a newer one."""
     known = next((other for other in memory.recent if other.seq == part.seq), None)
     if known is None:
-        return _insert(memory, part, half_lives_ms, keep)
-    if part.revision <= known.revision:
+        if memory.num_merged > len(memory.recent) and part.seq < memory.recent[0].seq:
+            return False  # It may be merged already.
+        memory.num_merged += 1
+    elif part.revision <= known.revision:
         return False
-    _add(memory, known, half_lives_ms, sign=-1.0)
-    _add(memory, part, half_lives_ms, sign=1.0)
-    memory.recent = [part if other is known else other for other in memory.recent]
-    return True
-
-
-def _insert(memory: UserMemory, part: MergedSlice, half_lives_ms: npt.NDArray[np.float64], keep: int) -> bool:
-    """Merge a slice that is heard of for the first time after a newer one (it was repaired in between)."""
-    all_kept = memory.num_merged == len(memory.recent)
-    if not all_kept and part.seq < memory.recent[0].seq:
-        return False  # It may be in the sums already.
-    _add(memory, part, half_lives_ms, sign=1.0)
-    memory.num_merged += 1
-    memory.recent = sorted([*memory.recent, part], key=lambda other: other.seq)[-keep:]
-    return True
-
-
-def _add(memory: UserMemory, part: MergedSlice, half_lives_ms: npt.NDArray[np.float64], *, sign: float) -> None:
-    code_D = np.frombuffer(part.code, dtype="<f4")
-    num_half_lives, dim = len(half_lives_ms), len(code_D)
-    if memory.numerators:
-        numerators = np.frombuffer(memory.numerators, dtype="<f4").reshape(num_half_lives, dim)
-        denominators = np.frombuffer(memory.denominators, dtype="<f4")
+    others = [other for other in memory.recent if other is not known]
+    memory.recent = sorted([*others, part], key=lambda other: other.seq)
+    if isinstance(merge, DecayedSums):
+        without = memory.state if known is None else merge.taken_out(memory.state, known)
+        memory.state = merge.added(without, part)
     else:
-        numerators = np.zeros((num_half_lives, dim), dtype=np.float32)
-        denominators = np.zeros(num_half_lives, dtype=np.float32)
-        memory.reference_ts = part.end_ts
-    reference_ts = max(memory.reference_ts, part.end_ts)
-    kept_H = _decay(reference_ts - memory.reference_ts, half_lives_ms)
-    added_H = _decay(reference_ts - part.end_ts, half_lives_ms) * (sign * part.weight)
-    numerators = numerators * kept_H[:, None] + added_H[:, None] * code_D[None, :]
-    denominators = denominators * kept_H + added_H
-    memory.reference_ts = reference_ts
-    memory.numerators = numerators.astype("<f4").tobytes()
-    memory.denominators = denominators.astype("<f4").tobytes()
+        memory.state = reduce(merge.added, memory.recent, memory.base)
+    _forget(memory, merge, keep)
+    return True
 
 
-def _decay(age_ms: int, half_lives_ms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.exp2(-np.minimum(age_ms / half_lives_ms, MAX_EXPONENT))
+def _forget(memory: UserMemory, merge: Merge, keep: int) -> None:
+    """Keep the codes of the newest merged slices only."""
+    while len(memory.recent) > keep:
+        oldest = memory.recent.pop(0)
+        if not isinstance(merge, DecayedSums):
+            memory.base = merge.added(memory.base, oldest)
+
+
+def _packed(time_ms: int, *values: npt.NDArray[np.floating[Any]]) -> bytes:
+    return time_ms.to_bytes(_TIME_BYTES, "little", signed=True) + b"".join(
+        one.astype("<f4").tobytes() for one in values
+    )
+
+
+def _time_of(state: bytes) -> int:
+    return int.from_bytes(state[:_TIME_BYTES], "little", signed=True)
+
+
+def _floats(data: bytes) -> Array:
+    return np.frombuffer(data, dtype="<f4")

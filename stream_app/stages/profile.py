@@ -17,7 +17,8 @@ class UserProfile(msgspec.Struct, array_like=True):
     """What the recommend role keeps of a user.
 
     `seen` are item ids, oldest first; `slices` the newest slices as [seq, newest items], oldest first;
-    `user_vector` float32 bytes of `release`; `answered` the event offset of the newest list.
+    `user_vector` float32 bytes of `release`; `answered` the event offset of the newest list; `last_ts` the time of the
+    newest event (ms).
     """
 
     seen: list[str] = []
@@ -25,6 +26,7 @@ class UserProfile(msgspec.Struct, array_like=True):
     user_vector: bytes = b""
     release: str = ""
     answered: int = -1
+    last_ts: int = -1
 
 
 def take_slice_vector(profile: UserProfile, record: SliceVectorRecord) -> None:
@@ -37,6 +39,7 @@ def take_slice_vector(profile: UserProfile, record: SliceVectorRecord) -> None:
     profile.slices = sorted(slices.items())[-NUM_RECENT:]
     profile.user_vector = unpack_vector(record.user_vector).tobytes()
     profile.release = record.release
+    profile.last_ts = max(profile.last_ts, record.last_ts)
 
 
 def recent_items(profile: UserProfile) -> list[str]:

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_app.records import RankedItem
+from stream_app.stages.learning import Scorer, scores
 from stream_app.stages.scoring import half_life_name
 from stream_app.stages.trend_view import TrendView
 
 Floats = npt.NDArray[np.float64]
 
-RECENT_WEIGHTS = (1.0, 0.6, 0.36, 0.22, 0.13)
+RECENT_WEIGHTS = (1.0, 0.8, 0.64, 0.51, 0.41, 0.33, 0.26, 0.21, 0.17, 0.13)
 """How much the transitions from the user's newest items count, newest first."""
 
 SHARE_FLOOR = 1e-3
@@ -36,20 +37,28 @@ class Query:
         recent: The user's newest items, newest first.
         user_vector: Shape (D,), or None.
         from_index: Candidates the index gave for the user vector.
+        silent_ms: Time since the user's newest event, 0 for the list that answers it.
     """
 
     seen: Collection[str]
     recent: Sequence[str]
     user_vector: npt.NDArray[np.float32] | None = None
     from_index: Sequence[str] = ()
+    silent_ms: int = 0
+
+
+Shares = tuple[float, float, float, float]
+"""How often an item followed, of short and long memory: the newest item, and the newest items by `RECENT_WEIGHTS`."""
+
+NO_SHARES: Shares = (0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass
 class Candidates:
-    """Candidate items with the sources that brought each, and their transition shares (short, long, last)."""
+    """Candidate items with the sources that brought each, and how often they followed the user's newest items."""
 
     sources: dict[str, list[str]] = field(default_factory=dict)
-    shares: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    shares: dict[str, Shares] = field(default_factory=dict)
 
 
 VectorsOf = Callable[[list[str]], tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
@@ -64,8 +73,8 @@ def gather(query: Query, trends: TrendView, num_each: int, available: Callable[[
         rows = trends.top(index, num_each + len(query.seen) + num_each)
         name = f"popular_{half_life_name(half_life_ms / 1000)}"
         _add_some(found, name, map(trends.item_ids.__getitem__, rows.tolist()), query, num_each, available)
-    found.shares = _transition_shares(query.recent, trends)
-    by_share = sorted(found.shares, key=lambda item: (-sum(found.shares[item][:2]), item))
+    found.shares = _shares(query.recent, trends)
+    by_share = sorted(found.shares, key=lambda item: (-(found.shares[item][2] + found.shares[item][3]), item))
     _add_some(found, "transition", by_share, query, num_each, available)
     return found
 
@@ -74,24 +83,22 @@ def features(query: Query, found: Candidates, trends: TrendView, vectors_of: Vec
     """The features of all candidates, shape (C, F), columns as `scoring.feature_names` says."""
     item_ids = list(found.sources)
     rows_C = trends.rows_of(item_ids)
-    shares = np.array([found.shares.get(item_id, (0.0, 0.0, 0.0)) for item_id in item_ids]).reshape(-1, 3)
     columns = [
         trends.popularity(rows_C),
-        np.log(shares + SHARE_FLOOR) - np.log(SHARE_FLOOR),
+        _share_features(item_ids, found.shares),
         _vector_features(query, item_ids, vectors_of),
         trends.log_age(rows_C)[:, None],
         (rows_C < 0)[:, None].astype(np.float64),
+        # The same for all candidates: they tell the scorer whom the list is for.
+        np.full((len(item_ids), 1), np.log1p(len(query.seen))),
+        np.full((len(item_ids), 1), np.log1p(query.silent_ms / 1000)),
     ]
     return np.concatenate(columns, axis=1)
 
 
-def rank(found: Candidates, features_CF: Floats, weights_F: Floats, num_items: int) -> list[RankedItem]:
+def rank(found: Candidates, features_CF: Floats, scorer: Scorer, num_items: int) -> list[RankedItem]:
     """The best candidates, best first; scores to six decimals, ties by item id."""
-    # A sum in a fixed order, not a matrix product: the result must not depend on how many candidates there are.
-    scores_C = np.zeros(len(features_CF))
-    for column, weight in enumerate(weights_F):
-        scores_C += features_CF[:, column] * weight
-    rounded = np.round(scores_C, 6) + 0.0
+    rounded = np.round(scores(scorer, features_CF), 6) + 0.0
     item_ids = list(found.sources)
     order = sorted(range(len(item_ids)), key=lambda place: (-rounded[place], item_ids[place]))
     return [
@@ -124,14 +131,20 @@ def _add_some(
             return
 
 
-def _transition_shares(recent: Sequence[str], trends: TrendView) -> dict[str, tuple[float, float, float]]:
-    shares: dict[str, tuple[float, float, float]] = {}
+def _shares(recent: Sequence[str], trends: TrendView) -> dict[str, Shares]:
+    shares: dict[str, Shares] = {}
     for place, (item_id, weight) in enumerate(zip(recent, RECENT_WEIGHTS, strict=False)):
-        for next_item, short, long in trends.transitions(item_id):
-            known_short, known_long, known_last = shares.get(next_item, (0.0, 0.0, 0.0))
-            last = short + long if place == 0 else known_last
-            shares[next_item] = (known_short + weight * short, known_long + weight * long, last)
+        for other, short, long in trends.successors(item_id):
+            known = shares.get(other, NO_SHARES)
+            newest = (short, long) if place == 0 else known[:2]
+            shares[other] = (*newest, known[2] + weight * short, known[3] + weight * long)
     return shares
+
+
+def _share_features(item_ids: list[str], shares: dict[str, Shares]) -> Floats:
+    shares_CX = np.array([shares.get(item_id, NO_SHARES) for item_id in item_ids]).reshape(-1, len(NO_SHARES))
+    logs_CX: Floats = np.log(shares_CX + SHARE_FLOOR) - np.log(SHARE_FLOOR)
+    return logs_CX
 
 
 def _vector_features(query: Query, item_ids: list[str], vectors_of: VectorsOf) -> Floats:

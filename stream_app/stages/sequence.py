@@ -2,7 +2,8 @@
 
 Pure: histories are loaded through a function the caller gives, results are returned. Everything depends on the
 records in offset order alone, not on how they are cut into runs, with one stated exception: the open slice of a
-user is published once per run.
+user is published once per run. In a replay that does not hold for the users that the scorer learns from: what it
+learns must not depend on runs, so each of their events is published.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from stream_app.records import ActivityRecord, Event, SliceRecord, StatusRecord
+from stream_app.records import ActivityRecord, Event, ProgressRecord, SliceEvent, SliceRecord, StatusRecord
 from stream_app.stages.clock import PartitionClock
+from stream_app.stages.popularity import NUM_BEFORE
+from stream_app.stages.score_rule import ScoreRule
 from stream_app.stages.slicing import (
     Slice,
     SlicingRule,
@@ -22,7 +25,9 @@ from stream_app.stages.slicing import (
     apply_event,
     close_deadline,
     close_silent,
-    previous_item,
+    events_before,
+    has_item,
+    newest_items,
     slice_record,
 )
 
@@ -48,18 +53,27 @@ Load = Callable[[Sequence[str]], Mapping[str, KeptHistory]]
 
 @dataclass
 class SequenceEffects:
-    """What a run caused, in order of publication, and the histories it changed."""
+    """What a run caused, in order of publication, and the histories it changed.
+
+    `progress` is to be published behind the slices, where the partition has come to another scorer-epoch.
+    """
 
     slices: list[SliceRecord] = field(default_factory=list)
+    progress: ProgressRecord | None = None
     activity: list[ActivityRecord] = field(default_factory=list)
     changed: dict[str, KeptHistory] = field(default_factory=dict)
 
 
 @dataclass
 class _Touched:
-    """A user's slices that changed in this run, and slice and clock of the event applied last."""
+    """A user's slices that changed in this run, and slice and clock of the event applied last.
+
+    `before` are the events before each of them. They are taken when the slice is touched, not when the run ends: by
+    then a long run may have forgotten them. While nothing in front of the slice is repaired they stay the same.
+    """
 
     slices: dict[int, Slice] = field(default_factory=dict)
+    before: dict[int, list[SliceEvent]] = field(default_factory=dict)
     fresh: Slice | None = None
     join_epoch: int | None = None
 
@@ -73,6 +87,7 @@ class SequenceStage:
         epoch_ms: Length of an epoch of trends.
         allowed_lateness_ms: How far the watermark stays behind.
         weights_milli: Weight of each event type in thousandths.
+        score: Scorer-epochs, and whom the scorer learns from.
     """
 
     def __init__(
@@ -83,6 +98,7 @@ class SequenceStage:
         epoch_ms: int,
         allowed_lateness_ms: int,
         weights_milli: Mapping[str, int],
+        score: ScoreRule,
     ) -> None:
         self.partition = partition
         self.totals = PartitionTotals()
@@ -93,9 +109,11 @@ class SequenceStage:
         self._epoch_ms = epoch_ms
         self._allowed_lateness_ms = allowed_lateness_ms
         self._weights_milli = weights_milli
+        self._score = score
         self._timers: list[tuple[int, str]] = []
         self._timed: dict[str, int] = {}
         self._marked: tuple[int, bool] | None = None
+        self._progress: ProgressRecord | None = None
         self._begin({}, lambda _: {})
 
     def restore(self, histories: Iterable[tuple[str, UserHistory]], totals: PartitionTotals | None) -> None:
@@ -139,12 +157,13 @@ class SequenceStage:
     def end_run(self, last_offset: int, num_activity_partitions: int) -> SequenceEffects:
         """What the run caused. One mark of progress for each activity partition is added when time moved on."""
         effects = self._effects
-        records = [
+        records = self._sampled + [
             record for user_id, touched in self._touched.items() for record in self._records_of(user_id, touched)
         ]
         # In order of their newest events: a user's fresh slice comes last, so its list knows of all others; and the
         # epochs that lists join never go back, wherever a reader's runs begin.
         effects.slices.extend(sorted(records, key=lambda record: (record.offset, record.seq)))
+        self._effects.progress = self._new_progress()
         mark = (self.totals.clock.epoch(self._epoch_ms), self.totals.clock.strict)
         if mark != self._marked:
             self._marked = mark
@@ -168,10 +187,22 @@ class SequenceStage:
             watermark_ms=self.totals.clock.watermark_ms(self._allowed_lateness_ms),
         )
 
+    def _new_progress(self) -> ProgressRecord | None:
+        """The mark of progress, where it says something new."""
+        clock = self.totals.clock
+        progress = ProgressRecord(
+            partition=self.partition, epoch=self._score.epoch_at(clock.newest_ms), strict=clock.strict
+        )
+        if progress == self._progress or clock.newest_ms < 0:
+            return None
+        self._progress = progress
+        return progress
+
     def _begin(self, loaded: dict[str, KeptHistory], load: Load) -> None:
         self._loaded = loaded
         self._load = load
         self._touched: dict[str, _Touched] = {}
+        self._sampled: list[SliceRecord] = []
         self._effects = SequenceEffects()
 
     def _kept(self, user_id: str) -> KeptHistory:
@@ -187,7 +218,8 @@ class SequenceStage:
     def _apply(self, event: Event, offset: int, kept: KeptHistory, *, strict: bool) -> None:
         history = kept.history
         newest_ts = history.slices[-1].last_ts if history.slices else -1
-        before = previous_item(history) if event.ts >= newest_ts else None
+        before = newest_items(history, NUM_BEFORE) if event.ts >= newest_ts else []
+        is_new_item = not has_item(history, event.item_id)
         outcome = apply_event(history, event, offset, self._rule)
         self._changed(event.user_id, kept, offset)
         if outcome.dropped is not None:
@@ -195,25 +227,38 @@ class SequenceStage:
             return
         self.applied += 1
         epoch = self.totals.clock.epoch(self._epoch_ms)
-        touched = self._touched.setdefault(event.user_id, _Touched())
-        touched.slices.update((part.seq, part) for part in outcome.changed)
-        touched.fresh = outcome.into
-        touched.join_epoch = epoch - 1 if strict else None
-        self._effects.activity.extend(self._activity(event, offset, epoch, before))
+        is_sampled = strict and self._score.is_sampled(event.user_id.encode("utf-8", "surrogatepass"))
+        touched = _Touched() if is_sampled else self._touched.setdefault(event.user_id, _Touched())
+        touched.fresh, touched.join_epoch = outcome.into, epoch - 1 if strict else None
+        is_repair = outcome.into is not history.slices[-1]
+        for part in outcome.changed:
+            self._touch(history, part, touched, has_other_past=is_repair)
+        if is_sampled:
+            self._publish_now(event.user_id, touched)
+        if is_new_item:
+            # Only then: lists offer what is new to their users, and repeats say nothing of that.
+            self._effects.activity.append(self._activity(event, offset, epoch, before))
         self._set_timer(event.user_id, history)
 
-    def _activity(self, event: Event, offset: int, epoch: int, before: str | None) -> Iterable[ActivityRecord]:
-        touch = ActivityRecord(
+    def _publish_now(self, user_id: str, touched: _Touched) -> None:
+        """Publish what one event of a sampled user changed; at the end of the run these slices need it no more."""
+        self._sampled.extend(self._records_of(user_id, touched, sampled=True))
+        if (known := self._touched.get(user_id)) is not None:
+            known.fresh = None
+            for seq in touched.slices:
+                known.slices.pop(seq, None)
+                known.before.pop(seq, None)
+
+    def _activity(self, event: Event, offset: int, epoch: int, before: list[str]) -> ActivityRecord:
+        return ActivityRecord(
             partition=self.partition,
             offset=offset,
             epoch=epoch,
             strict=self.totals.clock.strict,
             item_id=event.item_id,
             weight_milli=self._weights_milli.get(event.type, 1000),
+            before=tuple(before),
         )
-        if before is not None and before != event.item_id:
-            yield msgspec.structs.replace(touch, item_id=before, next_item=event.item_id)
-        yield touch
 
     def _changed(self, user_id: str, kept: KeptHistory, offset: int) -> None:
         kept.position = offset
@@ -240,10 +285,18 @@ class SequenceStage:
                 self._set_timer(user_id, kept.history)
                 continue
             self._changed(user_id, kept, offset)
-            self._touched.setdefault(user_id, _Touched()).slices[closed.seq] = closed
+            touched = self._touched.setdefault(user_id, _Touched())
+            self._touch(kept.history, closed, touched, has_other_past=False)
 
-    def _records_of(self, user_id: str, touched: _Touched) -> Iterable[SliceRecord]:
+    def _touch(self, history: UserHistory, part: Slice, touched: _Touched, *, has_other_past: bool) -> None:
+        touched.slices[part.seq] = part
+        if has_other_past or part.seq not in touched.before:
+            touched.before[part.seq] = events_before(history, part, self._rule.slice_events)
+
+    def _records_of(self, user_id: str, touched: _Touched, *, sampled: bool = False) -> Iterable[SliceRecord]:
         for part in touched.slices.values():
             fresh = part is touched.fresh
             join_epoch = touched.join_epoch if fresh else None
-            yield slice_record(user_id, part, self.partition, fresh=fresh, join_epoch=join_epoch)
+            before = touched.before[part.seq]
+            record = slice_record(user_id, part, before, self.partition, fresh=fresh, join_epoch=join_epoch)
+            yield msgspec.structs.replace(record, sampled=True) if sampled and fresh else record

@@ -32,8 +32,8 @@ class SlicingRule:
         slice_events: Events of a full slice.
         gap_ms: Longest gap inside a slice.
         span_ms: Longest span of a slice.
-        history_events: Events kept for each user, in whole slices.
-        repair_slices: How many of the newest slices a late event may still repair.
+        history_events: Events kept for each user, in whole slices; more where `events_before` needs them.
+        repair_slices: How many of the newest slices a late event may still repair; at least 2.
     """
 
     slice_events: int
@@ -129,6 +129,22 @@ def close_silent(history: UserHistory, watermark_ms: int, rule: SlicingRule) -> 
     return last
 
 
+def events_before(history: UserHistory, part: Slice, limit: int) -> list[SliceEvent]:
+    """The newest `limit` events in front of a slice, newest last; fewer where the user has no more. O(limit).
+
+    Args:
+        history: Holds the slice.
+        part: One of the slices that may still be repaired: the events in front of older ones may be gone.
+        limit: At most `slice_events` of the rule.
+    """
+    found: list[SliceEvent] = []
+    place = part.seq - history.slices[0].seq
+    while place > 0 and len(found) < limit:
+        place -= 1
+        found[:0] = _slice_events(history.slices[place])[len(found) - limit :]
+    return found
+
+
 def close_deadline(history: UserHistory, rule: SlicingRule) -> int | None:
     """The watermark (ms) after which the open slice is closed; None where no slice is open."""
     if not history.slices or history.slices[-1].closed:
@@ -137,30 +153,48 @@ def close_deadline(history: UserHistory, rule: SlicingRule) -> int | None:
     return min(last.last_ts + rule.gap_ms, last.first_ts + rule.span_ms)
 
 
-def previous_item(history: UserHistory) -> str | None:
-    """The item of the user's newest event, None for a new user."""
-    return history.slices[-1].events[-1].item_id if history.slices else None
+def has_item(history: UserHistory, item_id: str) -> bool:
+    """Whether an event on the item is in the user's history. O(events kept)."""
+    return any(entry.item_id == item_id for part in history.slices for entry in part.events)
 
 
-def slice_record(user_id: str, part: Slice, partition: int, *, fresh: bool, join_epoch: int | None) -> SliceRecord:
-    """The record that publishes one revision of a slice."""
-    previous = part.previous_ts
-    events = []
-    for entry in part.events:
-        gap_ms = -1 if previous < 0 else max(0, entry.ts - previous)
-        events.append(SliceEvent(entry.item_id, entry.type, entry.ts, gap_ms))
-        previous = entry.ts
+def newest_items(history: UserHistory, num_items: int) -> list[str]:
+    """The user's newest items, newest first, each once; `num_items` at most."""
+    found: dict[str, None] = {}
+    for part in reversed(history.slices):
+        for entry in reversed(part.events):
+            found.setdefault(entry.item_id)
+            if len(found) == num_items:
+                return list(found)
+    return list(found)
+
+
+def slice_record(
+    user_id: str, part: Slice, before: list[SliceEvent], partition: int, *, fresh: bool, join_epoch: int | None
+) -> SliceRecord:
+    """The record that publishes one revision of a slice; `before` as of `events_before`."""
     return SliceRecord(
         user_id=user_id,
         seq=part.seq,
         revision=part.revision,
         closed=part.closed,
         fresh=fresh,
-        events=events,
+        events=_slice_events(part),
+        before=before,
         partition=partition,
         offset=part.newest_offset,
         join_epoch=join_epoch,
     )
+
+
+def _slice_events(part: Slice) -> list[SliceEvent]:
+    previous = part.previous_ts
+    events = []
+    for entry in part.events:
+        gap_ms = -1 if previous < 0 else max(0, entry.ts - previous)
+        events.append(SliceEvent(entry.item_id, entry.type, entry.ts, gap_ms))
+        previous = entry.ts
+    return events
 
 
 def _is_duplicate(history: UserHistory, event: Event) -> bool:
@@ -206,25 +240,36 @@ def _repair(history: UserHistory, entry: HistoryEvent, rule: SlicingRule) -> App
     place = bisect_right([known.ts for known in part.events], entry.ts)
     part.events.insert(place, entry)
     _touch(part, closed=part.closed or len(part.events) >= rule.slice_events)
-    changed = [part, *_follow_end(history, part)]
+    changed = [part, *_tell_followers(history, part, len(part.events) - place - 1, rule)]
     history.applied += 1
     _trim(history, rule)
     return Applied(changed, part)
 
 
-def _follow_end(history: UserHistory, part: Slice) -> list[Slice]:
-    """Tell the slice after `part` where `part` ends now; the slices this changed.
+def _tell_followers(history: UserHistory, part: Slice, num_behind: int, rule: SlicingRule) -> list[Slice]:
+    """Touch the slices after `part` that an event inserted there is before; the slices this changed.
 
-    Without it a later event could go in front of the next slice though it is older than the end of this one,
-    and the gap of that slice's first event would be wrong.
+    The next slice must know where `part` ends now: else a later event could go in front of it though it is older
+    than that end, and the gap of its first event would be wrong. And in a few slices more the event is one of those
+    that are published as the events before, or decides the gap of the oldest of these.
+
+    Args:
+        history: Holds the slice.
+        part: The slice that was repaired.
+        num_behind: Its events behind the inserted one.
+        rule: The slicing rule.
     """
-    place = history.slices.index(part) + 1
-    if place == len(history.slices) or history.slices[place].previous_ts == part.last_ts:
-        return []
-    following = history.slices[place]
-    following.previous_ts = part.last_ts
-    _touch(following, closed=following.closed)
-    return [following]
+    followers = history.slices[part.seq - history.slices[0].seq + 1 :]
+    changed: list[Slice] = []
+    for follower in followers:
+        if num_behind > rule.slice_events:
+            break
+        if not changed:
+            follower.previous_ts = part.last_ts
+        _touch(follower, closed=follower.closed)
+        changed.append(follower)
+        num_behind += len(follower.events)
+    return changed
 
 
 def _slice_around(slices: list[Slice], ts: int, rule: SlicingRule) -> Slice | None:
@@ -248,6 +293,13 @@ def _drop(history: UserHistory, reason: str) -> Applied:
 
 
 def _trim(history: UserHistory, rule: SlicingRule) -> None:
+    """Forget the oldest slices, but none that `events_before` gives for a slice that may still be repaired.
+
+    What is published as the events before a slice may not depend on how much was forgotten when.
+    """
     total = sum(len(part.events) for part in history.slices)
-    while len(history.slices) > 1 and total > rule.history_events:
+    while total > rule.history_events:
+        left = sum(len(part.events) for part in history.slices[1 : -rule.repair_slices])
+        if left < rule.slice_events:
+            break
         total -= len(history.slices.pop(0).events)

@@ -68,17 +68,15 @@ class TrendStage:
             self._loaded.setdefault(item_id, (-1, ItemStatistics()))
 
     def take(self, record: ActivityRecord, offset: int) -> None:
-        """Count one touch or transition, or note a mark of progress."""
+        """Count one touch, or note a mark of progress."""
         progress = self.totals.sources.setdefault(record.partition, SourceProgress())
         progress.epoch = max(progress.epoch, record.epoch)
         progress.strict = record.strict
         if record.item_id is None:
             return
-        # A transition and a touch of one event have the same offset; the transition comes first.
-        order = 2 * record.offset + (record.next_item is None)
-        if order <= progress.offset:
+        if record.offset <= progress.offset:
             return
-        progress.offset = order
+        progress.offset = record.offset
         position, statistics = self._statistics(record.item_id)
         if offset <= position:
             return

@@ -20,6 +20,9 @@ NEVER = -1e18
 MAX_BEHIND = 1e6
 """Largest distance from the most popular item, in halvings: 28 years at a half-life of 15 minutes."""
 
+MAX_SUCCESSORS = 100
+"""Successors of one item that are told of."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -36,6 +39,9 @@ class TrendView:
         self.item_ids: list[str] = []
         self._rows: dict[str, int] = {}
         self._records: dict[str, TrendRecord] = {}
+        # By predecessor and item the row of the item's record: the rows themselves are shared with other views.
+        self._followers: dict[str, dict[str, tuple[str, float, float]]] = {}
+        self._followed: dict[str, list[tuple[str, float, float]]] = {}
         self._log_scores_NH: Floats = np.full((256, len(rule.half_lives_ms)), NEVER)
         self._first_epochs_N: Floats = np.zeros(256)
         self._tie_breaks_N: npt.NDArray[np.uint64] = np.zeros(256, dtype=np.uint64)
@@ -47,12 +53,15 @@ class TrendView:
     def advance(self, epoch: int, records: Iterable[TrendRecord]) -> None:
         """Take in the records of all epochs after the present one up to `epoch`."""
         newest = {record.item_id: record for record in records}
+        for record in newest.values():
+            self._set_followers(record)
         if newest:
             self._set_rows(list(newest.values()))
-        self._records.update(newest)
-        self.epoch = max(self.epoch, epoch)
-        if newest:
             self._tops.clear()
+        self._records.update(newest)
+        if newest or epoch > self.epoch:
+            self._followed.clear()
+        self.epoch = max(self.epoch, epoch)
 
     def top(self, half_life_index: int, num_items: int) -> npt.NDArray[np.int64]:
         """Rows of the most popular items, best first; ties by a hash of the item id, not by arrival."""
@@ -87,21 +96,53 @@ class TrendView:
         hours = (self.epoch - self._first_epochs_N[rows_C]) * self.rule.epoch_ms / 3.6e6
         return np.where(rows_C >= 0, np.log1p(np.maximum(hours, 0.0)), 0.0)
 
-    def transitions(self, item_id: str) -> list[tuple[str, float, float]]:
-        """Shares of short and long memory of what followed `item_id`: [next item, short share, long share]."""
-        record = self._records.get(item_id)
-        if record is None or not record.next_items:
+    def successors(self, item_id: str) -> list[tuple[str, float, float]]:
+        """What users touched after `item_id`: [item, share of short memory, share of long memory], greatest first.
+
+        The share is of the touches of `item_id`; `MAX_SUCCESSORS` at most, ties by item id.
+        """
+        known = self._followed.get(item_id)
+        if known is None:
+            known = self._followed[item_id] = self._shares(item_id)
+        return known
+
+    def _shares(self, item_id: str) -> list[tuple[str, float, float]]:
+        followers = self._followers.get(item_id)
+        if not followers:
             return []
+        # One pseudo-count keeps a single old pair from counting as certainty.
+        short_sum, long_sum = (1.0 + count for count in self._touches(item_id))
+        rows = []
+        for follower, (_, short, long) in followers.items():
+            short_kept, long_kept = self._kept(self._records[follower])
+            rows.append((follower, short * short_kept / short_sum, long * long_kept / long_sum))
+        rows.sort(key=lambda row: (-(row[1] + row[2]), row[0]))
+        return rows[:MAX_SUCCESSORS]
+
+    def _touches(self, item_id: str) -> tuple[float, float]:
+        """Decayed touches of an item, of short and long memory."""
+        record = self._records.get(item_id)
+        if record is None:
+            return 0.0, 0.0
+        short_ms, long_ms = self.rule.pair_half_lives_ms
+        by_half_life = dict(zip(self.rule.half_lives_ms, record.counts, strict=True))
+        short_kept, long_kept = self._kept(record)
+        return by_half_life[short_ms] * short_kept, by_half_life[long_ms] * long_kept
+
+    def _kept(self, record: TrendRecord) -> tuple[float, float]:
+        """What is left of short and long memory since the epoch of a record."""
         passed_ms = (self.epoch - record.epoch) * self.rule.epoch_ms
-        short_ms, long_ms = self.rule.next_half_lives_ms
-        short_kept, long_kept = decay(passed_ms, short_ms), decay(passed_ms, long_ms)
-        # One pseudo-count keeps a single old transition from counting as certainty.
-        short_sum = sum(row[1] for row in record.next_items) * short_kept + 1.0
-        long_sum = sum(row[2] for row in record.next_items) * long_kept + 1.0
-        return [
-            (item, short * short_kept / short_sum, long * long_kept / long_sum)
-            for item, short, long in record.next_items
-        ]
+        short_ms, long_ms = self.rule.pair_half_lives_ms
+        return decay(passed_ms, short_ms), decay(passed_ms, long_ms)
+
+    def _set_followers(self, record: TrendRecord) -> None:
+        """Note the item under each of its predecessors, and no longer under those that it has no more."""
+        known = self._records.get(record.item_id)
+        if known is not None:
+            for gone in {row[0] for row in known.predecessors} - {row[0] for row in record.predecessors}:
+                del self._followers[gone][record.item_id]
+        for row in record.predecessors:
+            self._followers.setdefault(row[0], {})[record.item_id] = row
 
     def _set_rows(self, records: Sequence[TrendRecord]) -> None:
         rows = [self._row_of(record.item_id) for record in records]

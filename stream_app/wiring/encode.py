@@ -8,6 +8,7 @@ from encoders.contract import SliceEncoder
 from stream_app import tables, topics
 from stream_app.agents.encode import EncodeProcessor, EncodeTopics
 from stream_app.batching import SliceBatcher
+from stream_app.drift_meter import DriftMeter
 from stream_app.faustkit import BatchApp, OutRecord
 from stream_app.kafka import partition_of
 from stream_app.models import load_encoder
@@ -23,10 +24,21 @@ def build(settings: Settings, app: BatchApp, report: Report) -> RoleApp:
     executor = ThreadPoolExecutor(1, thread_name_prefix="encoder")
     batcher = SliceBatcher(encoder, executor, settings.event_types)
     item_vectors = _item_vector_records(settings, encoder)
-    names = EncodeTopics(slice_vectors=topics.prefixed(settings.prefix, topics.SLICE_VECTORS))
+    names = EncodeTopics(
+        slice_vectors=topics.prefixed(settings.prefix, topics.SLICE_VECTORS),
+        drift=topics.prefixed(settings.prefix, topics.DRIFT),
+    )
+    meter = DriftMeter(
+        encoder,
+        executor,
+        settings.event_types,
+        users_share=settings.drift_users_share,
+        instance=app.config.instance_id,
+    )
 
     def new_processor(partition: int) -> EncodeProcessor:
-        return EncodeProcessor(batcher, names, item_vectors[partition])
+        meter.forget(partition)
+        return EncodeProcessor(batcher, names, item_vectors[partition], meter)
 
     app.attach(topics.prefixed(settings.prefix, topics.SLICES), new_processor, table=tables.USER_MEMORY)
     return RoleApp(app)

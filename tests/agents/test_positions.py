@@ -13,9 +13,11 @@ from stream_app.agents.recommend import RecommendProcessor, RecommendTopics
 from stream_app.agents.trend import TrendProcessor, TrendTopics
 from stream_app.faustkit import Effects, Processor, Run, Stored
 from stream_app.records import ActivityRecord, SliceVectorRecord, encode, pack_vector
+from stream_app.stages.learning import Scorer
 from stream_app.stages.listing import ListRule
 from stream_app.stages.popularity import TrendRule
 from stream_app.stages.profile import UserProfile
+from stream_app.stages.score_rule import ScoreRule
 from stream_app.stages.trend import TrendStage
 
 RELEASE = "slices-1"
@@ -96,9 +98,10 @@ def test_profiles_that_are_read_again_leave_newer_positions_alone() -> None:
         )
         for offset in range(5)
     ]
-    rule = ListRule("events", RELEASE, np.zeros(1), 10, 10)
+    scorer = Scorer(feature_names=["popularity"], weights=[0.0])
+    rule = ListRule("events", RELEASE, scorer, ScoreRule(10, 20, 1.0, 9), 10, 10)
     nobody: Any = None  # who is not asked when there is nothing new
-    processor = RecommendProcessor(rule, RecommendTopics("lists"), nobody, nobody, nobody, nobody)
+    processor = RecommendProcessor(rule, RecommendTopics("lists"), nobody, nobody, nobody, nobody, nobody)
     kept = Kept()
     kept.values[b"u"] = Stored(100, tables.encode_value(UserProfile(seen=["i1"])))
     assert kept.take(processor, run_of_values(vectors, 81)).changes == {}

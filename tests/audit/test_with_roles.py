@@ -158,7 +158,7 @@ def test_live_and_stopped_roles_pass_and_each_planted_breach_is_named(
         num_twice, num_bad = len(range(7, NUM_EVENTS, 50)), len(range(9, NUM_EVENTS, 60))
         assert (total["in"], total["missing"]) == (NUM_EVENTS + num_twice + num_bad, 0)
         assert (total["dead_lettered"], total["dropped"]["duplicate"]) == (num_bad, num_twice)
-        assert checks["stores"]["facts"]["stores"] == 4 * NUM_PARTITIONS
+        assert checks["stores"]["facts"]["stores"] == 5 * NUM_PARTITIONS + 1
         assert checks["histories"]["facts"]["keys"] > NUM_PARTITIONS
         assert checks["lists"]["facts"]["recommendations"]["records"] > 100
 

@@ -45,6 +45,7 @@ DATASETS: Final[Mapping[str, Dataset]] = MappingProxyType(
         ),
         "globo": Dataset("globo_news", {"click": 1.0}, limit=300_000),
         "movietweetings": Dataset("movietweetings", {"rating": 1.0}),
+        "yoochoose": Dataset("yoochoose_100k", {"click": 1.0}),
     }
 )
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 import torch
 
-from encoders.train import TrainConfig
+from encoders.training_config import TrainConfig
 from stream_app.cli._signals import terminate_as_interrupt
 from stream_app.cli.replay import ReplayOptions, run_replay
 from stream_app.event_log import read_events

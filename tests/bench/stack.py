@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -68,6 +69,17 @@ async def running_roles(settings: Settings) -> AsyncIterator[RunningRoles]:
         roles.supervisor = supervisor
         await supervisor.wait_ready(READY_WITHIN_S)
         yield roles
+
+
+def cpu_s(pid: int, proc: Path = Path("/proc")) -> float:
+    """Processor seconds that a running process has used, in user and system mode.
+
+    Raises:
+        OSError: There is no such process, or the system does not tell (not Linux).
+    """
+    # The name of the process stands in parentheses, and may hold spaces and parentheses itself.
+    fields = (proc / str(pid) / "stat").read_text("utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_memory_mib(pid: int, proc: Path = Path("/proc")) -> float | None:

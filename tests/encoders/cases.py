@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from encoders.contract import SliceBatch
+from encoders.contract import MergeKind, SliceBatch
 from encoders.histories import TrainingHistories
 from encoders.spec import ModelDims
-from encoders.train import TrainConfig, TrainedModel, TrainProgress
+from encoders.trained import TrainedModel, TrainProgress
+from encoders.training_config import TrainConfig
 from encoders.transformer import SliceModel
 from encoders.vocabulary import Vocabulary
 
@@ -18,45 +19,55 @@ HALF_LIVES_MS = (60_000.0, 3_600_000.0, 86_400_000.0, 3e12)
 MINUTE_MS = 60_000
 
 
-def made_up_model(seed: int, *, num_items: int = 50, slice_events: int = 16) -> TrainedModel:
+def made_up_model(
+    seed: int, *, num_items: int = 50, slice_events: int = 16, context_events: int = 16, merge: MergeKind = "decayed"
+) -> TrainedModel:
     """An untrained model with weights large enough that all of its parts show in the output."""
     vocabulary = Vocabulary(tuple(f"item-{n}" for n in range(num_items)), ("click", "purchase"))
-    dims = ModelDims(vocabulary.num_item_rows, vocabulary.num_type_rows, slice_events=slice_events)
+    dims = ModelDims(
+        vocabulary.num_item_rows,
+        vocabulary.num_type_rows,
+        slice_events=slice_events,
+        context_events=min(context_events, slice_events),
+        merge=merge,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SliceModel(dims, HALF_LIVES_MS).eval()
         with torch.no_grad():
             for name, weight in model.named_parameters():
-                if name != "log_half_lives_ms":
+                if name != "merge.log_half_lives_ms":
                     weight.add_(torch.randn_like(weight) * 0.1)
     curve = (TrainProgress(1, 1, 2.0, 0.5, 0.25, 1.0),)
     config = TrainConfig(slice_events=slice_events, seed=seed)
     return TrainedModel(model, vocabulary, config, 1_000, 300, 10, curve, 1)
 
 
-def random_batch(num_slices: int, seed: int, *, num_items: int = 50, slice_events: int = 16) -> SliceBatch:
-    """Slices of every length, with unknown items and types, first events and gaps up to a year."""
+def random_batch(
+    num_slices: int, seed: int, *, num_items: int = 50, slice_events: int = 16, context_events: int = 16
+) -> SliceBatch:
+    """Slices and contexts of every length, with unknown items and types, first events and gaps up to a year."""
     generator = np.random.default_rng(seed)
-    shape = (num_slices, slice_events)
-    gaps_ms = (10 ** generator.uniform(0, 10.5, shape)).astype(np.int64)
-    gaps_ms[generator.random(num_slices) < 0.3, 0] = -1
+    own, before = (num_slices, slice_events), (num_slices, min(context_events, slice_events))
+    gaps_ms, gaps_before_ms = ((10 ** generator.uniform(0, 10.5, shape)).astype(np.int64) for shape in (own, before))
+    num_absent = generator.integers(0, before[1] + 1, num_slices)
+    is_real = np.arange(before[1]) >= num_absent[:, None]
+    gaps_ms[num_absent == before[1], 0] = -1
     return SliceBatch(
-        generator.integers(1, num_items + 2, shape),
-        generator.integers(1, 4, shape),
+        generator.integers(1, num_items + 2, own),
+        generator.integers(1, 4, own),
         gaps_ms,
         generator.integers(1, slice_events + 1, num_slices),
+        generator.integers(1, num_items + 2, before) * is_real,
+        generator.integers(1, 4, before),
+        gaps_before_ms,
     )
 
 
 def rows_of_batch(batch: SliceBatch, rows: Sequence[int]) -> SliceBatch:
     """The same slices in another order, or some of them."""
     chosen = np.array(rows, dtype=np.int64)
-    return SliceBatch(
-        batch.item_rows_SL[chosen],
-        batch.type_rows_SL[chosen],
-        batch.gaps_ms_SL[chosen],
-        batch.lengths_S[chosen],
-    )
+    return SliceBatch(**{name: array[chosen] for name, array in vars(batch).items()})
 
 
 def histories_of(users: Sequence[Sequence[Sequence[tuple[int, int]]]], *, weight: float = 1.0) -> TrainingHistories:
@@ -74,7 +85,7 @@ def histories_of(users: Sequence[Sequence[Sequence[tuple[int, int]]]], *, weight
         np.array(gaps_ms, dtype=np.int64),
         np.cumsum([0, *(len(one) for one in slices)], dtype=np.int64),
         np.cumsum([0, *(len(user) for user in users)], dtype=np.int64),
-        np.full(len(slices), weight, dtype=np.float32),
+        np.full(len(events), weight, dtype=np.float32),
     )
 
 

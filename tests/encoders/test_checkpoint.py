@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from encoders.checkpoint import load_model, save_model
-from encoders.contract import DamagedModelError, EncoderError, ModelVersionError
+from encoders.contract import DamagedModelError, EncoderError, MergeKind, ModelVersionError
 from encoders.runtime import SliceEncoderRuntime
 from encoders.spec import add_file, load_spec, read_file
 from tests.encoders.cases import made_up_model, random_batch
@@ -124,9 +124,20 @@ def test_a_cut_file_is_found(folder: Path) -> None:
 
 
 def test_another_format_version(folder: Path) -> None:
-    resign(folder, lambda spec: spec.update(format_version=2))
-    with pytest.raises(ModelVersionError, match=r"spec.json: format version is 2, expected 1; .*train"):
+    resign(folder, lambda spec: spec.update(format_version=1))
+    with pytest.raises(ModelVersionError, match=r"spec.json: format version is 1, expected 2; .*train"):
         load_model(folder)
+
+
+def test_the_spec_names_the_merge(tmp_path: Path) -> None:
+    expected: list[tuple[MergeKind, int, int]] = [("none", 0, 0), ("gate", 1, 0), ("mean", 1, 1), ("tokens", 4, 4)]
+    for merge, num_rows, num_half_lives in expected:
+        save_model(made_up_model(seed=7, merge=merge), tmp_path / merge)
+        spec = load_spec(tmp_path / merge)
+        assert (spec.merge.kind, spec.merge.num_rows, len(spec.half_lives_ms)) == (merge, num_rows, num_half_lives)
+    resign(tmp_path / "tokens", lambda spec: spec.update(half_lives_ms=[1.0]))
+    with pytest.raises(DamagedModelError, match="1 half-lives given, dims say 4"):
+        load_model(tmp_path / "tokens")
 
 
 def test_a_changed_field_breaks_the_signature(folder: Path) -> None:
@@ -152,8 +163,8 @@ def test_a_signed_spec_must_still_fit(folder: Path, field: str, value: object, m
 
 
 def test_other_shapes_are_named(folder: Path) -> None:
-    resign(folder, lambda spec: spec["dims"].update(num_heads=4, slice_events=9))
-    with pytest.raises(DamagedModelError, match=r"has tensors \{'positions': \(16, 64\)\}, expected .*\(9, 64\)"):
+    resign(folder, lambda spec: spec["dims"].update(context_events=9))
+    with pytest.raises(DamagedModelError, match=r"distance_bias_AT': \(2, 32\).*, expected .*\(2, 25\)"):
         load_model(folder)
 
 

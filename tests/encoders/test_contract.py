@@ -46,11 +46,19 @@ def test_gap_buckets_equal_a_plain_count() -> None:
         ("lengths_S", np.ones(4, dtype=np.int64), "lengths_S has shape"),
         ("lengths_S", np.array([1, 0, 2]), "runs from 0 to 2, expected 1 to 16; leave empty slices out"),
         ("lengths_S", np.array([1, 17, 2]), "runs from 1 to 17"),
+        ("context_gaps_ms_SC", np.ones((3, 15), dtype=np.int64), "context_gaps_ms_SC has shape"),
+        ("context_item_rows_SC", np.eye(3, 16, dtype=np.int64), "padding behind an event; pad it on the left"),
     ],
 )
 def test_batches_that_do_not_fit_are_refused(name: str, value: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SliceBatch(**{**vars(random_batch(3, seed=0)), name: value})
+
+
+def test_contexts_of_other_slices_are_refused() -> None:
+    context = {name: array for name, array in vars(random_batch(2, seed=0)).items() if name.startswith("context")}
+    with pytest.raises(ValueError, match="context_item_rows_SC has 2 slices, item_rows_SL 3"):
+        SliceBatch(**{**vars(random_batch(3, seed=0)), **context})
 
 
 def test_codes_that_do_not_fit_are_refused() -> None:
@@ -66,6 +74,8 @@ def test_codes_that_do_not_fit_are_refused() -> None:
         ({"dim": 10, "num_heads": 3}, "dim 10 is not divisible by num_heads 3"),
         ({"num_layers": 0}, "below 1: {'num_layers': 0}"),
         ({"gap_edges_ms": (2, 1)}, "must rise strictly"),
+        ({"slice_events": 8}, "context_events is 16, expected at most slice_events 8"),
+        ({"merge": "sum"}, "merge is 'sum', expected one of none, mean, decayed, gate, concat, tokens"),
     ],
 )
 def test_dims_that_make_no_model_are_refused(dims: dict[str, object], message: str) -> None:

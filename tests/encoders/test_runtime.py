@@ -68,11 +68,15 @@ def test_batch_equals_single(runtime: SliceEncoderRuntime) -> None:
 def test_padding_changes_nothing(runtime: SliceEncoderRuntime) -> None:
     batch = random_batch(40, seed=6)
     padded = np.arange(16) >= batch.lengths_S[:, None]
+    absent = batch.context_item_rows_SC == 0
     other = SliceBatch(
         np.where(padded, 9, batch.item_rows_SL),
         np.where(padded, 2, batch.type_rows_SL),
         np.where(padded, 123_456, batch.gaps_ms_SL),
         batch.lengths_S,
+        batch.context_item_rows_SC,
+        np.where(absent, 3, batch.context_type_rows_SC),
+        np.where(absent, 123_456, batch.context_gaps_ms_SC),
     )
     assert runtime.encode(other).codes_SD.tobytes() == runtime.encode(batch).codes_SD.tobytes()
     assert runtime.encode(other).locals_SD.tobytes() == runtime.encode(batch).locals_SD.tobytes()
@@ -81,11 +85,17 @@ def test_padding_changes_nothing(runtime: SliceEncoderRuntime) -> None:
 def test_every_input_matters(runtime: SliceEncoderRuntime) -> None:
     batch = rows_of_batch(random_batch(1, seed=6), [0])
     batch.lengths_S[:] = 5
+    batch.context_item_rows_SC[:] = 7
     before = runtime.encode(batch)
-    for name, value in (("item_rows_SL", 33), ("type_rows_SL", 1), ("gaps_ms_SL", 7)):
-        changed = {
-            key: getattr(batch, key).copy() for key in ("item_rows_SL", "type_rows_SL", "gaps_ms_SL", "lengths_S")
-        }
+    for name, value in (
+        ("item_rows_SL", 33),
+        ("type_rows_SL", 1),
+        ("gaps_ms_SL", 7),
+        ("context_item_rows_SC", 33),
+        ("context_type_rows_SC", 1),
+        ("context_gaps_ms_SC", 7),
+    ):
+        changed = {key: array.copy() for key, array in vars(batch).items()}
         changed[name][0, 2] = value if changed[name][0, 2] != value else value + 1
         after = runtime.encode(SliceBatch(**changed))
         assert largest_difference(before.codes_SD, after.codes_SD) > 1e-4, name
@@ -155,11 +165,11 @@ def test_rows_and_names(runtime: SliceEncoderRuntime) -> None:
     assert runtime.item_vectors()[1].shape == (50, 64)
 
 
-@pytest.mark.parametrize("slice_events", [5, 32])
-def test_other_slice_lengths(tmp_path: Path, slice_events: int) -> None:
-    save_model(made_up_model(1, slice_events=slice_events), tmp_path)
+@pytest.mark.parametrize(("slice_events", "context_events"), [(2, 1), (5, 5), (16, 0), (32, 16)])
+def test_other_slice_lengths(tmp_path: Path, slice_events: int, context_events: int) -> None:
+    save_model(made_up_model(1, slice_events=slice_events, context_events=context_events), tmp_path)
     fast = SliceEncoderRuntime.load(tmp_path, "cpu")
-    batch = random_batch(80, seed=15, slice_events=slice_events)
+    batch = random_batch(80, seed=15, slice_events=slice_events, context_events=context_events)
     whole = fast.encode(batch)
     difference = largest_difference(whole.codes_SD, ReferenceEncoder(load_model(tmp_path)).encode(batch).codes_SD)
     assert difference < 2e-5, f"largest difference to the oracle {difference:.2e}"
@@ -168,7 +178,7 @@ def test_other_slice_lengths(tmp_path: Path, slice_events: int) -> None:
 
 
 def test_refuses_what_does_not_fit(runtime: SliceEncoderRuntime, model_folder: Path) -> None:
-    with pytest.raises(ValueError, match="slices have 5 places, the model takes 16"):
+    with pytest.raises(ValueError, match=r"have \(5, 5\) places, the model takes \(16, 16\)"):
         runtime.encode(random_batch(3, seed=0, slice_events=5))
     with pytest.raises(ValueError, match="rows of different releases"):
         runtime.encode(random_batch(30, seed=0, num_items=500))

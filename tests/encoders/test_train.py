@@ -12,8 +12,9 @@ import torch
 from encoders.checkpoint import save_model
 from encoders.contract import TooLittleDataError
 from encoders.histories import TrainingHistories
-from encoders.train import TrainConfig, TrainedModel, TrainProgress, rate_share, train_model
-from encoders.vocabulary import UNKNOWN_ROW
+from encoders.train import train_model
+from encoders.trained import TrainedModel, TrainProgress
+from encoders.training_config import Objective, Optimisation, TrainConfig
 from tests.encoders.cases import MINUTE_MS, cyclic_histories, cyclic_vocabulary
 
 SPLIT_MS = 20 * MINUTE_MS
@@ -46,7 +47,9 @@ def test_learns_what_follows_what() -> None:
 @pytest.mark.slow
 def test_sampled_softmax_learns_too() -> None:
     histories = cyclic_histories(num_users=300, num_events=24)
-    config = TrainConfig(slice_events=8, max_epochs=10, batch_events=512, full_softmax_items=10, num_negatives=40)
+    config = TrainConfig(
+        slice_events=8, max_epochs=10, batch_events=512, objective=Objective(full_softmax_items=10, num_negatives=40)
+    )
     quality = max(point.validation_ndcg10 or 0.0 for point in train(histories, config).curve)
     assert quality > 0.8, f"validation NDCG@10 is {quality:.3f}"
 
@@ -96,49 +99,13 @@ def test_training_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_nothing_after_the_split_reaches_the_weights() -> None:
-    histories = cyclic_histories(num_users=60, num_events=30)
-    later_E = histories.ts_ms_E >= SPLIT_MS
-    generator = np.random.default_rng(9)
-    later_slices_S = histories.ts_ms_E[histories.slice_starts_S1[1:] - 1] >= SPLIT_MS
-    scrambled = replace(
-        histories,
-        item_rows_E=np.where(later_E, generator.integers(UNKNOWN_ROW, 62, len(later_E)), histories.item_rows_E),
-        type_rows_E=np.where(later_E, 1, histories.type_rows_E),
-        ts_ms_E=np.where(later_E, histories.ts_ms_E * 3, histories.ts_ms_E),
-        gaps_ms_E=np.where(later_E, 12_345_678, histories.gaps_ms_E),
-        slice_weights_S=np.where(later_slices_S, 9.0, histories.slice_weights_S).astype(np.float32),
-    )
-    assert later_slices_S.any() and not later_slices_S.all()
-    plain = train(histories)
-    assert weights_of(train(scrambled)) == weights_of(plain)
-    assert weights_of(train(histories.before(SPLIT_MS))) == weights_of(plain)
-    assert weights_of(train(histories.before(SPLIT_MS - MINUTE_MS))) != weights_of(plain)
-
-
 def test_the_best_weights_are_kept() -> None:
     histories = cyclic_histories(num_users=60, num_events=24)
-    config = replace(QUICK, max_epochs=6, patience_epochs=2, learning_rate=0.03)
+    config = replace(QUICK, max_epochs=6, patience_epochs=2, optimisation=Optimisation(learning_rate=0.03))
     trained = train(histories, config)
     qualities = [point.validation_ndcg10 or 0.0 for point in trained.curve]
     assert trained.best_epoch == int(np.argmax(qualities)) + 1
     assert len(qualities) == 6 or len(qualities) == trained.best_epoch + 2
-
-
-def test_time_budget_ends_training_by_the_given_clock() -> None:
-    ticks = iter(range(0, 1000, 10))
-    seen: list[TrainProgress] = []
-    config = replace(QUICK, max_epochs=50, time_budget_s=35.0)
-    train_model(
-        cyclic_histories(num_users=60, num_events=24),
-        cyclic_vocabulary(),
-        config,
-        SPLIT_MS,
-        seen.append,
-        clock=lambda: float(next(ticks)),
-    )
-    assert [point.elapsed_s for point in seen] == [10.0, 20.0, 30.0]
-    assert [point.planned_epochs for point in seen] == [3, 3, 3]
 
 
 def test_without_anything_after_the_split_there_is_no_validation() -> None:
@@ -163,12 +130,3 @@ def test_rows_outside_the_vocabulary_are_refused() -> None:
 def test_slices_longer_than_the_model_are_refused() -> None:
     with pytest.raises(ValueError, match="a slice has 8 events, the model takes 4"):
         train(cyclic_histories(num_users=60, num_events=24), replace(QUICK, slice_events=4))
-
-
-def test_rate_rises_then_falls_to_rest() -> None:
-    shares = [rate_share(step, 1000, 0.1) for step in range(1000)]
-    top = int(np.argmax(shares))
-    assert top in (99, 100) and shares[top] == pytest.approx(1.0, abs=1e-3)
-    assert (np.diff(shares[:top]) > 0).all() and (np.diff(shares[top + 1 :]) < 0).all()
-    assert shares[-1] == pytest.approx(0.01, abs=1e-3)
-    assert rate_share(5000, 1000, 0.1) == pytest.approx(0.01)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from encoders.train import TrainConfig
+from encoders.training_config import TrainConfig
 from stream_app.demo import CONFIG_FILE, EVENTS_FILE, ITEMS_FILE, MODEL_FOLDER
 from stream_app.event_log import read_events
 from stream_app.settings import load_settings

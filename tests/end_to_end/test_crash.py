@@ -192,7 +192,7 @@ def test_a_role_that_is_killed_changes_nothing(
 def test_all_roles_killed_one_after_the_other_change_nothing(
     settings: Settings, log_file: Path, undisturbed: Outcome
 ) -> None:
-    kills = _at_shares(undisturbed, [0.2, 0.3, 0.4, 0.5])
+    kills = _at_shares(undisturbed, [0.2, 0.3, 0.4, 0.4, 0.5, 0.5])
     assert differences(undisturbed, outcome_of(settings, log_file, kills)) == []
 
 

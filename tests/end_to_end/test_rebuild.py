@@ -123,7 +123,8 @@ def differing(facts: dict[str, Any]) -> tuple[int, int, int]:
 @pytest.mark.parametrize("role", ROLES)
 def test_what_a_role_keeps_is_what_its_input_gives(app: App, role: str) -> None:
     facts = app.rebuild(role)
-    assert facts["keys"] > 20 and facts["records"] > NUM_EVENTS // 4
+    few = role == "score"  # a handful of the events are choices of known users
+    assert facts["keys"] > (2 if few else 20) and facts["records"] > (2 if few else NUM_EVENTS // 4)
     assert differing(facts) == (0, 0, 0)
     assert app.audit() == set()
 

@@ -36,6 +36,8 @@ def test_a_replay_adds_up_although_a_role_is_killed(commands: Commands, small_ex
         ("sequence", 1),
         ("trend", 0),
         ("encode", 0),
+        ("choose", 0),
+        ("score", 0),
         ("recommend", 0),
     ]
     replay = commands.start("replay", str(small_example / EVENTS_FILE), "--items", str(small_example / ITEMS_FILE))

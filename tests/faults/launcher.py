@@ -22,14 +22,14 @@ from stream_app.cli import worker
 from stream_app.errors import SliceflowError
 from stream_app.faustkit import OutRecord, transport
 from stream_app.faustkit.app import COMMIT_INTERVAL_S
+from stream_app.faustkit.changelog import OWNER_HEADER
 from stream_app.faustkit.outbox import Outbox
-from stream_app.faustkit.ownership import OWNER_KEY
 from stream_app.faustkit.producing import Writer
 from stream_app.faustkit.store import PartitionStore
 from stream_app.lifeline import end_with_parent
 from stream_app.logs import set_up_logging
 from stream_app.settings import Settings
-from stream_app.topics import ITEM_VECTORS, STATUS
+from stream_app.topics import DRIFT, ITEM_VECTORS, STATUS
 
 MODULE: Final = "tests.faults.launcher"
 
@@ -107,9 +107,9 @@ def _dying(function: Callable[..., Any], is_due: Callable[[], bool]) -> Callable
 def _step_of(records: list[OutRecord]) -> str:
     """Which step of a run publishes these records; empty for those that belong to no run."""
     topic = records[0].topic
-    if records[0].key == OWNER_KEY or topic.endswith(ITEM_VECTORS):
+    if OWNER_HEADER in dict(records[0].headers) or topic.endswith(ITEM_VECTORS):
         return ""
-    return "changelog" if topic.endswith(("-changelog", STATUS)) else "outputs"
+    return "changelog" if topic.endswith(("-changelog", STATUS, DRIFT)) else "outputs"
 
 
 def _die_publishing(step: Step, is_due: Callable[[], bool]) -> None:

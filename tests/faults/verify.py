@@ -18,7 +18,7 @@ import msgspec
 from stream_app import tables
 from stream_app.faustkit.changelog import OWNER_HEADER
 from stream_app.faustkit.store import Stored, unseal
-from stream_app.records import SliceRecord, StatusRecord
+from stream_app.records import MARK_KEY, SliceRecord, StatusRecord
 from stream_app.role_process import settings_environment
 from stream_app.roles import ROLE_INPUTS
 from stream_app.settings_rules import clean_rules, sequence_stage
@@ -99,6 +99,8 @@ def newest_slices(rig: Rig) -> dict[SliceKey, Revision]:
     """The newest revision of each slice on its topic; the same revision is always the same slice."""
     newest: dict[SliceKey, Revision] = {}
     for record in rig.read(SLICES):
+        if record.key == MARK_KEY:
+            continue
         made = msgspec.json.decode(record.value or b"", type=SliceRecord)
         revision = _revision(made)
         known = newest.get((made.user_id, made.seq))

@@ -30,7 +30,7 @@ from stream_app.faustkit import (
     transport,
 )
 from stream_app.faustkit.app import COMMIT_INTERVAL_S
-from stream_app.faustkit.ownership import OWNER_KEY
+from stream_app.faustkit.changelog import OWNER_HEADER
 from stream_app.faustkit.producing import Writer
 from stream_app.faustkit.store import PartitionStore
 from tests.support import POLL_S
@@ -189,7 +189,7 @@ def _prepare_death(task: Task, app: BatchApp) -> None:
         wants_changelog = task.die_at == "before_changelog"
 
         def is_due(records: list[OutRecord]) -> bool:
-            if records[0].key == OWNER_KEY:
+            if OWNER_HEADER in dict(records[0].headers):
                 return False
             return (records[0].topic == changelog) == wants_changelog and is_last_run()
 

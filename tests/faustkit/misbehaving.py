@@ -32,6 +32,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     servers: str
     prefix: str
     folder: str
+    instance_id: str = ""
     session_timeout_s: float = 6.0
     loop_blocked_s: float = 60.0
     stalled_s: float = 120.0
@@ -171,6 +172,7 @@ def build(task: Task) -> BatchApp:
         app_id=task.prefix + "counting",
         connection={"bootstrap_servers": [task.servers]},
         store_folder=Path(task.folder),
+        instance_id=task.instance_id,
         session_timeout_s=task.session_timeout_s,
         max_run_records=1,
         changelog_prefix=task.prefix,
@@ -181,10 +183,11 @@ def build(task: Task) -> BatchApp:
     return app
 
 
-def misbehaving(servers: str, prefix: str, folder: Path, **limits: float) -> Process:
-    """Start the app in a process of its own, with a log and stores in `folder`."""
-    task = Task(servers=servers, prefix=prefix, folder=str(folder / "stores"), **limits)
-    return Process(["tests.faustkit.misbehaving", msgspec.json.encode(task).decode()], folder / "misbehaving.log")
+def misbehaving(servers: str, prefix: str, folder: Path, **fields: Any) -> Process:
+    """Start the app in a process of its own, with a log and stores in `folder`; the task has these `fields`."""
+    task = Task(servers=servers, prefix=prefix, folder=str(folder / "stores"), **fields)
+    log = folder / f"misbehaving-{len(list(folder.glob('misbehaving-*')))}.log"
+    return Process(["tests.faustkit.misbehaving", msgspec.json.encode(task).decode()], log)
 
 
 async def main(task: Task) -> int:

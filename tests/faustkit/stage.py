@@ -12,9 +12,10 @@ from types import TracebackType
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 
-from stream_app.faustkit.ownership import OWNER_KEY
+from stream_app.faustkit.changelog import OWNER_HEADER
 from stream_app.faustkit.store import PartitionStore, StoreMemory, unseal
 from tests.faustkit.counting import TABLE, Task, Told
 from tests.support import committed, create_topics, read_all, wait_until
@@ -25,6 +26,17 @@ START_S = 40.0
 
 STOP_S = 25.0
 """A clean stop has 20 s, then the process ends all the same."""
+
+
+async def remove_before(servers: str, topic: str, num_partitions: int, offset: int) -> None:
+    """What retention does: remove the records of each partition before `offset`."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+    await admin.start()
+    try:
+        partitions = [TopicPartition(topic, number) for number in range(num_partitions)]
+        await admin.delete_records(dict.fromkeys(partitions, RecordsToDelete(before_offset=offset)))
+    finally:
+        await admin.close()
 
 
 class Process:
@@ -124,6 +136,24 @@ class Stage:
         asyncio.run(scenario())
         self._num_sent += num
 
+    def remove_before(self, offset: int) -> None:
+        """Remove the input of each partition before `offset`."""
+        asyncio.run(remove_before(self.servers, self.prefix + "inputs", self.num_partitions, offset))
+
+    def grow(self, *names: str) -> None:
+        """Add a partition to some of the topics."""
+
+        async def scenario() -> None:
+            admin = AIOKafkaAdminClient(bootstrap_servers=self.servers)
+            await admin.start()
+            try:
+                more = NewPartitions(self.num_partitions + 1)
+                await admin.create_partitions({self.prefix + name: more for name in names})
+            finally:
+                await admin.close()
+
+        asyncio.run(scenario())
+
     def read(self, name: str) -> list[Any]:
         """All records of one of the topics."""
         return asyncio.run(read_all(self.servers, self.prefix + name, self.num_partitions))
@@ -175,7 +205,7 @@ class Stage:
         assert seen == wanted
         folded: dict[int, dict[str, int]] = {number: {} for number in range(self.num_partitions)}
         for record in self.read(f"{TABLE}-changelog"):
-            if record.key == OWNER_KEY:
+            if OWNER_HEADER in dict(record.headers):
                 continue
             folded[record.partition][record.key.decode()] = int(unseal(record.value).payload)
         assert folded == counts

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stream_app.faustkit.changelog import OWNER_HEADER, ChangelogFold, RecoveryError
+from stream_app.faustkit.changelog import INPUT_HEADER, OWNER_HEADER, ChangelogFold, RecoveryError
 from stream_app.faustkit.run import Run
 from stream_app.faustkit.store import PartitionStore, Stored, StoreMemory, seal
 
@@ -57,7 +57,7 @@ def store(tmp_path: Path) -> Iterator[PartitionStore]:
 
 
 @pytest.mark.slow
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)  # files are written
 @given(runs=st.lists(st.lists(ENTRIES, min_size=1), min_size=1), num_before=st.integers(0, 3), is_bulk=st.booleans())
 @example(
     runs=[[(b"a", Stored(4, b"new"))], [(b"b", Stored(1, b""))], [(b"a", Stored(2, b"late"))]],
@@ -97,6 +97,16 @@ def test_the_marks_of_owners_are_no_values_but_their_offsets_count(store: Partit
     assert store.changelog_offset == 11
     ChangelogFold(store).apply(run_of([(b"owner", None)], 12, [mark]))
     assert store.changelog_offset == 12
+
+
+def test_a_store_learns_of_its_input_from_the_last_mark_that_names_it(store: PartitionStore) -> None:
+    entries = [(b"owner", None), (b"input", None), (b"input", None), (b"owner", None), (b"a", Stored(1, b"x"))]
+    owner, first, last = [(OWNER_HEADER, b"1")], [(INPUT_HEADER, b"first")], [(INPUT_HEADER, b"last")]
+    ChangelogFold(store).apply(run_of(entries, 0, [owner, [*owner, *first], [*owner, *last], owner, ()]))
+    assert store.input_id == "last"
+    assert dict(store.items()) == {b"a": Stored(1, b"x")}
+    ChangelogFold(store).apply(run_of(entries[:1], 5, [owner]))
+    assert store.input_id == "last"
 
 
 def test_what_no_owner_wrote_is_refused_and_nothing_of_its_run_is_taken_in(store: PartitionStore) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from stream_app.broker import EmbeddedBroker
 from stream_app.errors import TopicMismatchError
-from stream_app.faustkit.checks import check_topics, refuse_recreated, topic_problems
+from stream_app.faustkit.checks import check_topics, refuse_grown, refuse_other_input, refuse_recreated, topic_problems
 from tests.faustkit.counting import TABLE
 from tests.faustkit.misbehaving import misbehaving
 from tests.faustkit.stage import Stage
@@ -43,6 +43,22 @@ def test_a_topic_with_another_id_is_another_topic() -> None:
         refuse_recreated({"in": one, "other": two}, {"in": two, "other": two})
 
 
+def test_state_of_another_topic_is_refused() -> None:
+    one = uuid.UUID(int=1)
+    refuse_other_input(None, "in", {"in": one})
+    refuse_other_input(str(one), "in", {"in": one})
+    refuse_other_input(str(one), "in", {"in": None})
+    with pytest.raises(TopicMismatchError, match=f"reflects the topic in with id some, but .* id {one}"):
+        refuse_other_input("some", "in", {"in": one})
+
+
+def test_a_topic_that_has_grown_is_named() -> None:
+    refuse_grown({}, {"in": 3})
+    refuse_grown({"in": 3, "log": 3}, {"in": 3, "log": 2})  # a broker that lags behind
+    with pytest.raises(TopicMismatchError, match=r"The topic in has 4 partitions, but had 3\. Partitions were added"):
+        refuse_grown({"in": 3, "log": 3}, {"in": 4, "log": 3})
+
+
 @pytest.mark.kafka
 def test_an_id_is_kept_until_the_topic_is_made_again(broker: EmbeddedBroker, topic_prefix: str) -> None:
     inputs, changelog = unique_topics(topic_prefix, "in", "log")
@@ -50,7 +66,9 @@ def test_an_id_is_kept_until_the_topic_is_made_again(broker: EmbeddedBroker, top
 
     async def scenario() -> None:
         async def check() -> uuid.UUID | None:
-            return (await check_topics({"bootstrap_servers": servers}, [inputs], {inputs: changelog}))[inputs]
+            seen = await check_topics({"bootstrap_servers": servers}, [inputs], {inputs: changelog})
+            assert seen.num_partitions == {inputs: 2, changelog: 2}
+            return seen.ids[inputs]
 
         await create_topics(servers, {inputs: 2, changelog: 2})
         first = await check()
@@ -122,3 +140,30 @@ def test_a_topic_that_is_created_anew_while_it_is_read_ends_the_process(stage: S
         assert "created anew" in worker.text()
     told = asyncio.run(read_all(stage.servers, stage.prefix + "outputs", 2))
     assert len(told) == 20
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("grown", "reason"),
+    [
+        (
+            ["inputs"],
+            "The changelog {prefix}" + TABLE + "-changelog has 2 partitions, but its input {prefix}inputs has 3.",
+        ),
+        (["inputs", f"{TABLE}-changelog"], "The topic {prefix}inputs has 3 partitions, but had 2."),
+    ],
+)
+def test_partitions_that_are_added_end_a_member_that_came_back(stage: Stage, grown: list[str], reason: str) -> None:
+    """It came back under its name, so nothing was dealt out anew, and nobody else looks at the topics again."""
+    stage.send(20)
+    fields = {"instance_id": "one", "stalled_s": 20.0}
+    with misbehaving(stage.servers, stage.prefix, stage.folder, **fields) as worker:
+        worker.wait_for("ready")
+        stage.wait_committed()
+        assert worker.terminate() == 0
+    with misbehaving(stage.servers, stage.prefix, stage.folder, **fields) as worker:
+        worker.wait_for("ready")
+        stage.grow(*grown)
+        assert worker.wait() == 1
+        assert reason.format(prefix=stage.prefix) in worker.text()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shutil
 from pathlib import Path
 
 import pytest
-from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from stream_app.broker import EmbeddedBroker
+from stream_app.faustkit.changelog import INPUT_HEADER
+from stream_app.faustkit.ownership import INPUT_KEY
+from tests.faustkit.counting import TABLE
 from tests.faustkit.stage import NUM_PARTITIONS, Stage
 from tests.support import create_topics, delete_topics, wait_until
 
@@ -28,24 +31,9 @@ def worked_off(broker: EmbeddedBroker, topic_prefix: str, tmp_path: Path) -> Sta
     return stage
 
 
-def remove_before(stage: Stage, offset: int) -> None:
-    """What retention does."""
-
-    async def remove() -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=stage.servers)
-        await admin.start()
-        try:
-            inputs = [TopicPartition(stage.prefix + "inputs", number) for number in range(NUM_PARTITIONS)]
-            await admin.delete_records(dict.fromkeys(inputs, RecordsToDelete(before_offset=offset)))
-        finally:
-            await admin.close()
-
-    asyncio.run(remove())
-
-
 def test_what_retention_took_before_it_was_read_is_counted_aloud(worked_off: Stage) -> None:
     worked_off.send(20 * NUM_PARTITIONS)
-    remove_before(worked_off, 33)
+    worked_off.remove_before(33)
     with worked_off.worker() as worker:
         worked_off.wait_committed()
         for number in range(NUM_PARTITIONS):
@@ -57,31 +45,75 @@ def test_what_retention_took_before_it_was_read_is_counted_aloud(worked_off: Sta
 
 def test_what_retention_took_after_it_was_done_is_nobodys_loss(worked_off: Stage) -> None:
     worked_off.send(20 * NUM_PARTITIONS)
-    remove_before(worked_off, 20)
+    worked_off.remove_before(20)
     with worked_off.worker() as worker:
         worked_off.wait_committed()
         assert "LOST" not in worker.text()
         assert worker.terminate() == 0
 
 
-def test_an_input_that_was_created_anew_while_nobody_read_it_is_refused(worked_off: Stage) -> None:
-    topic = worked_off.prefix + "inputs"
-    asyncio.run(delete_topics(worked_off.servers, [topic]))
+def test_what_retention_takes_from_a_running_worker_is_counted_aloud(worked_off: Stage) -> None:
+    with worked_off.worker() as worker:
+        worker.wait_for("ready")
+        worker.pause()
+        # The fetch that is on its way is answered at the first of these, before the others are there.
+        worked_off.send(4 * NUM_PARTITIONS)
+        worked_off.send(30 * NUM_PARTITIONS)
+        worked_off.remove_before(40)
+        worker.wake()
+        worked_off.wait_committed()
+        text = worker.text()
+        assert worker.terminate() == 0
+    told = {(told.partition, told.offset) for told in worked_off.told()}
+    for number in range(NUM_PARTITIONS):
+        pattern = rf"LOST: \d+ records of {worked_off.prefix}inputs\[{number}\] \(offsets (\d+) to 39\)"
+        (first,) = re.findall(pattern, text)
+        lost = {(number, offset) for offset in range(int(first), 40)}
+        assert len(lost) >= 16
+        assert not lost & told
+        told |= lost
+    assert told == {(number, offset) for number in range(NUM_PARTITIONS) for offset in range(54)}
+
+
+def make_input_anew(stage: Stage) -> None:
+    """Delete the input and create it again, with more in it than was worked off."""
+    topic = stage.prefix + "inputs"
+    asyncio.run(delete_topics(stage.servers, [topic]))
 
     def is_created() -> bool:
         try:
-            asyncio.run(create_topics(worked_off.servers, {topic: NUM_PARTITIONS}))
+            asyncio.run(create_topics(stage.servers, {topic: NUM_PARTITIONS}))
         except Exception as error:
             assert "exists" in str(error).lower()  # its deletion takes a moment
             return False
         return True
 
     wait_until(is_created, what="the new topic")
-    worked_off.send(30 * NUM_PARTITIONS)
-    with worked_off.worker() as worker:
-        assert worker.wait() == 1
-        assert "deleted and created anew" in worker.text() and "begin anew with empty stores" in worker.text()
+    stage.send(30 * NUM_PARTITIONS)
+
+
+def named_inputs(stage: Stage) -> list[set[str]]:
+    """Which ids of an input the marks in each partition of the changelog name."""
+    named: list[set[str]] = [set() for _ in range(NUM_PARTITIONS)]
+    for record in stage.read(f"{TABLE}-changelog"):
+        if record.key == INPUT_KEY:
+            named[record.partition].add(dict(record.headers)[INPUT_HEADER].decode())
+    return named
+
+
+@pytest.mark.parametrize("has_store", [True, False])
+def test_an_input_that_was_created_anew_while_nobody_read_it_is_refused(worked_off: Stage, has_store: bool) -> None:
+    before = named_inputs(worked_off)
+    assert len(before[0]) == 1 and before[0] == before[1]
+    make_input_anew(worked_off)
+    for _ in range(2):  # a start that is refused leaves nothing behind that would let the next one pass
+        if not has_store:
+            shutil.rmtree(worked_off.folder / "w")
+        with worked_off.worker() as worker:
+            assert worker.wait() == 1
+            assert "deleted and created anew" in worker.text() and "begin anew with empty stores" in worker.text()
     assert len(worked_off.told()) == 20 * NUM_PARTITIONS
+    assert named_inputs(worked_off) == before
 
 
 def test_when_all_is_done_it_is_committed_at_once(broker: EmbeddedBroker, topic_prefix: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 
 from stream_app import faustkit
 from stream_app.broker import EmbeddedBroker
-from stream_app.faustkit.ownership import OWNER_KEY
+from stream_app.faustkit.ownership import INPUT_KEY, OWNER_KEY
 from tests.faustkit.stage import Process
 from tests.support import create_topics, delete_topics, read_all, wait_until
 
@@ -65,6 +65,6 @@ def test_the_app_counts(broker: EmbeddedBroker, tmp_path: Path) -> None:
             for number in range(1, 2 * per_round + 1)
         )
         changelog = asyncio.run(read_all(servers, "counter-changelog", 2))
-        assert {record.key for record in changelog} <= {OWNER_KEY, *WORDS}
+        assert {record.key for record in changelog} <= {OWNER_KEY, INPUT_KEY, *WORDS}
     finally:
         asyncio.run(delete_topics(servers, list(topics)))

@@ -50,8 +50,8 @@ SEEDS: Final[Mapping[str, Sequence[bytes]]] = {
                 offset=0,
             )
         ),
-        encode(ActivityRecord(partition=0, offset=1, epoch=2, item_id="i", next_item="j")),
-        encode(TrendRecord(item_id="i", epoch=1, first_epoch=0, counts=[0.5], next_items=[("j", 1.0, 2.0)])),
+        encode(ActivityRecord(partition=0, offset=1, epoch=2, item_id="i", before=("j",))),
+        encode(TrendRecord(item_id="i", epoch=1, first_epoch=0, counts=[0.5], predecessors=[("j", 1.0, 2.0)])),
         encode(
             StatusRecord(
                 partition=0, offset=1, events=2, applied=1, dead_lettered=1, dropped={}, users=1, watermark_ms=-1

@@ -21,6 +21,7 @@ from stream_app.inspection.vectors import EncodedUser
 from stream_app.models import list_rule, served_model
 from stream_app.records import RankedItem, Recommendation, SliceVectorRecord, TrendRecord, pack_vector
 from stream_app.settings_rules import trend_rule
+from stream_app.stages.listing import ScorerInForce
 from stream_app.stages.profile import UserProfile, take_slice_vector
 from stream_app.stages.trend_view import TrendView
 from tests.replay_cases import demo_encoder, demo_settings
@@ -35,9 +36,8 @@ def recommender() -> Recommender:
     ids, vectors_ID = encoder.item_vectors()
     index = build_index("faiss", encoder.dim, encoder.release)
     index.upsert(ids[:3], vectors_ID[:3])
-    return Recommender(
-        settings, encoder, index, list_rule(settings, served_model(settings)), lambda item_id: item_id != "sold"
-    )
+    rule = list_rule(settings, served_model(settings))
+    return Recommender(settings, encoder, index, rule, lambda item_id: item_id != "sold", ScorerInForce(rule.scorer))
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +65,18 @@ def user() -> EncodedUser:
     return EncodedUser(profile, record, [], np.zeros((4, encoder.dim), dtype=np.float32), 0)
 
 
-def trends(next_items: list[tuple[str, float, float]]) -> TrendView:
+def trends(followers: dict[str, float]) -> TrendView:
     """Five items, each touched once in epoch 3, and what followed `mine`."""
-    view = TrendView(trend_rule(demo_settings()))
-    follow = {"mine": next_items}
+    rule = trend_rule(demo_settings())
+    view = TrendView(rule)
     records = [
-        TrendRecord(item_id=item, epoch=3, first_epoch=3, counts=[1.0] * 4, next_items=follow.get(item, []))
+        TrendRecord(
+            item_id=item,
+            epoch=3,
+            first_epoch=3,
+            counts=[1.0] * len(rule.half_lives_ms),
+            predecessors=[("mine", followers[item], followers[item])] if item in followers else [],
+        )
         for item in TOUCHED
     ]
     view.advance(4, records)
@@ -80,12 +86,13 @@ def trends(next_items: list[tuple[str, float, float]]) -> TrendView:
 def test_scores_are_the_sums_of_their_parts_and_the_list_is_the_best_of_them(
     recommender: Recommender, user: EncodedUser
 ) -> None:
-    choice = recommender.choose(user, trends([("t2", 3.0, 3.0)]))
+    choice = recommender.choose(user, trends({"t2": 3.0}))
     ids, _ = demo_encoder().item_vectors()
     assert {one.item_id for one in choice.candidates} == {"t1", "t2", "t3", ids[1], ids[2]}
     for one in choice.candidates:
         parts = [value * recommender.weights[name] for name, value in one.features.items()]
-        assert one.score == pytest.approx(sum(parts), abs=2e-6)
+        assert one.score == pytest.approx(sum(parts) + one.network, abs=2e-6)
+    assert len({one.network for one in choice.candidates}) > 1
     best = choice.candidates[:2]
     assert [(one.item_id, one.score, one.sources) for one in best] == [
         (item.item_id, item.score, item.sources) for item in choice.recommendation.items
@@ -94,14 +101,14 @@ def test_scores_are_the_sums_of_their_parts_and_the_list_is_the_best_of_them(
     scores = [one.score for one in choice.candidates]
     assert scores == sorted(scores, reverse=True) and [one.rank for one in choice.candidates] == [1, 2, 3, 4, 5]
     followed = next(one for one in choice.candidates if one.item_id == "t2")
-    assert followed.sources == ["popular_15m", "popular_1h", "popular_1d", "popular_7d", "transition"]
+    assert followed.sources == [*(f"popular_{name}" for name in ("15m", "1h", "6h", "1d", "7d", "30d")), "transition"]
     assert (choice.recommendation.epoch, choice.recommendation.offset) == (4, 5)
 
 
 def test_what_is_kept_out_has_its_rule_and_its_sources(recommender: Recommender, user: EncodedUser) -> None:
     ids, _ = demo_encoder().item_vectors()
-    removed = {one.item_id: one for one in recommender.choose(user, trends([("sold", 1.0, 1.0)])).removed}
-    popular = ["popular_15m", "popular_1h", "popular_1d", "popular_7d"]
+    removed = {one.item_id: one for one in recommender.choose(user, trends({"sold": 1.0})).removed}
+    popular = ["popular_15m", "popular_1h", "popular_6h", "popular_1d", "popular_7d", "popular_30d"]
     assert removed == {
         ids[0]: RemovedItem(item_id=ids[0], rule=SEEN, sources=["index"]),
         "mine": RemovedItem(item_id="mine", rule=SEEN, sources=popular),

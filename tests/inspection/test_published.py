@@ -28,7 +28,7 @@ from tests.support import create_topics, publish
 
 
 def trend(item_id: str, epoch: int, first_epoch: int = 0) -> TrendRecord:
-    return TrendRecord(item_id=item_id, epoch=epoch, first_epoch=first_epoch, counts=[1.0, 2.0], next_items=[])
+    return TrendRecord(item_id=item_id, epoch=epoch, first_epoch=first_epoch, counts=[1.0, 2.0], predecessors=[])
 
 
 def made_list(user_id: str, offset: int) -> Recommendation:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stream_app.inspection.vectors import in_order, merge_shares
 from stream_app.records import SliceEvent, SliceRecord
-from stream_app.stages.merging import MergedSlice, UserMemory, merged_vectors, take_slice
+from stream_app.stages.merging import DecayedSums, MergedSlice, UserMemory, take_slice
 
 HOUR_MS = 3_600_000
 HALF_LIVES_MS = np.array([HOUR_MS, 24 * HOUR_MS], dtype=np.float64)
@@ -44,15 +44,15 @@ def test_weights_count_and_a_slice_alone_is_everything() -> None:
     )
 )
 def test_shares_of_codes_sum_to_the_merged_vectors(slices: list[tuple[int, float, int]]) -> None:
-    memory = UserMemory()
+    memory, merge = UserMemory(), DecayedSums(HALF_LIVES_MS, 2)
     codes = [np.array([value, 1.0], dtype=np.float32) for _, _, value in slices]
     for seq, ((end_ts, weight, _), code_D) in enumerate(zip(slices, codes, strict=True)):
         part = MergedSlice(seq, 0, end_ts, weight, code_D.tobytes())
-        take_slice(memory, part, code_D, HALF_LIVES_MS, keep=4)
+        take_slice(memory, part, code_D, merge, keep=4)
     merged = slices[:-1]  # the newest is not merged
     shares_SH = merge_shares([one[0] for one in merged], [one[1] for one in merged], HALF_LIVES_MS)
     # Float32 sums of at most 8 terms, none larger than 9: 8 * 9 * 2^-24 is 4e-6.
-    np.testing.assert_allclose(shares_SH.T @ np.stack(codes[:-1]), merged_vectors(memory, 2, 2), atol=2e-5)
+    np.testing.assert_allclose(shares_SH.T @ np.stack(codes[:-1]), merge.read(memory.state), atol=2e-5)
 
 
 def test_revisions_come_in_the_published_order_then_the_newer_ones() -> None:

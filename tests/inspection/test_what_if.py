@@ -11,12 +11,8 @@ from stream_app.stages.trend import TrendStage
 from tests.stages.trend_cases import NUM_SOURCES, RULE, SOURCES, Source, interleaved
 
 
-def touch(offset: int, item_id: str, epoch: int = 0) -> ActivityRecord:
-    return ActivityRecord(partition=0, offset=offset, epoch=epoch, item_id=item_id)
-
-
-def follow(offset: int, item_id: str, next_item: str, epoch: int = 0) -> ActivityRecord:
-    return ActivityRecord(partition=0, offset=offset, epoch=epoch, item_id=item_id, next_item=next_item)
+def touch(offset: int, item_id: str, *before: str, partition: int = 0, epoch: int = 0) -> ActivityRecord:
+    return ActivityRecord(partition=partition, offset=offset, epoch=epoch, item_id=item_id, before=before)
 
 
 def published(activity: Source, epoch: int) -> dict[str, TrendRecord]:
@@ -40,26 +36,22 @@ def test_counting_again_gives_what_was_published(sources: tuple[Source, ...], se
 
 
 def test_leaving_out_the_middle_of_three_joins_its_neighbours() -> None:
-    before = [touch(1, "p"), follow(2, "p", "q"), touch(2, "q"), follow(3, "q", "r"), touch(3, "r")]
-    after = [touch(1, "p"), follow(3, "p", "r"), touch(3, "r")]
+    before = [touch(1, "p"), touch(2, "q", "p"), touch(3, "r", "q", "p")]
+    after = [touch(1, "p"), touch(3, "r", "p")]
     change = activity_change(before, after)
-    assert change.gone == {(0, 2, True), (0, 2, False), (0, 3, True)}
-    assert change.new == (follow(3, "p", "r"),)
-    assert change.items == {"p", "q"}  # r was touched just the same
+    assert change.gone == {(0, 2), (0, 3)}
+    assert change.new == (touch(3, "r", "p"),)
+    assert change.items == {"q", "r"}  # p was touched just the same
 
-    others = [touch(7, "q"), follow(8, "q", "s"), touch(8, "s")]
-    others = [
-        ActivityRecord(partition=1, offset=one.offset, epoch=0, item_id=one.item_id, next_item=one.next_item)
-        for one in others
-    ]
+    others = [touch(7, "q", partition=1), touch(8, "s", "q", partition=1)]
     counted = count_again(without_places([*before, *others], change), 0, RULE)
-    assert counted["p"].next_items == [("r", 1.0, 1.0)]
-    assert (counted["q"].counts, counted["q"].next_items) == ([1.0] * 3, [("s", 1.0, 1.0)])
-    assert counted["r"].counts == [1.0] * 3
+    assert counted["r"].predecessors == [("p", 1.0, 1.0)]
+    assert (counted["q"].counts, counted["q"].predecessors) == ([1.0] * 3, [])
+    assert counted["s"].predecessors == [("q", 1.0, 1.0)]
 
 
 def test_an_item_that_only_this_event_touched_is_gone() -> None:
-    before = [touch(1, "p"), follow(2, "p", "q"), touch(2, "q")]
+    before = [touch(1, "p"), touch(2, "q", "p")]
     change = activity_change(before, before[:1])
     assert count_again(without_places(before, change), 5, RULE).keys() == {"p"}
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -118,6 +118,35 @@ def test_a_role_that_does_not_move_is_named(broker: EmbeddedBroker, topic_prefix
     with pytest.raises(CaughtUpError, match="sequence is 1 records behind") as caught:
         asyncio.run(story())
     assert "sliceflow up" in caught.value.mend
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_marks_and_aborted_records_of_transactions_are_not_waited_for(
+    broker: EmbeddedBroker, topic_prefix: str
+) -> None:
+    settings = settings_for(broker, topic_prefix)
+    topic = f"{topic_prefix}events"
+
+    async def story() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers, transactional_id=topic) as producer:
+            for is_kept in (True, False):  # 0 kept, 1 mark, 2 taken back, 3 mark
+                await producer.begin_transaction()
+                await producer.send_and_wait(topic, b"v", partition=0)
+                await (producer.commit_transaction() if is_kept else producer.abort_transaction())
+        await fill(settings, "events", 0, 2)
+        lags: list[Lag] = []
+        waiting = asyncio.create_task(wait_caught_up(settings, no_progress_s=20.0, on_lag=lags.append))
+        async with asyncio.timeout(60):
+            while Lag("sequence", 6, 0) not in lags:
+                await asyncio.sleep(0.01)
+            await commit(settings, "sequence", [1, 1])
+            while Lag("sequence", 1, 2) not in lags:  # what is kept in the other partition has to be read
+                await asyncio.sleep(0.01)
+            await commit(settings, "sequence", [1, 2])
+            await waiting
+
+    asyncio.run(story())
 
 
 @pytest.mark.kafka

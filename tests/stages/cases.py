@@ -9,13 +9,15 @@ from itertools import pairwise
 import msgspec
 from hypothesis import strategies as st
 
-from stream_app.records import ActivityRecord, Event, SliceRecord, StatusRecord
+from stream_app.records import ActivityRecord, Event, ProgressRecord, SliceRecord, StatusRecord
+from stream_app.stages.score_rule import ScoreRule
 from stream_app.stages.sequence import KeptHistory, PartitionTotals, SequenceStage
 from stream_app.stages.slicing import SlicingRule, UserHistory
 
 RULE = SlicingRule(slice_events=3, gap_ms=10, span_ms=20, history_events=9, repair_slices=4)
 EPOCH_MS = 16
 LATENESS_MS = 4
+NOBODY_SAMPLED = ScoreRule(epoch_ms=EPOCH_MS, scorer_epoch_ms=2 * EPOCH_MS, users_share=0.0, choices_per_epoch=9)
 PARTITION = 2
 
 
@@ -81,9 +83,11 @@ class Worker:
     """A sequence worker without Kafka: its table holds bytes, so nothing is shared with the stage by accident."""
 
     rule: SlicingRule = RULE
+    score: ScoreRule = NOBODY_SAMPLED
     table: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     totals: tuple[int, bytes] | None = None
     slices: list[SliceRecord] = field(default_factory=list)
+    published: list[SliceRecord | ProgressRecord] = field(default_factory=list)
     activity: list[ActivityRecord] = field(default_factory=list)
     stage: SequenceStage = field(init=False)
 
@@ -98,6 +102,7 @@ class Worker:
             epoch_ms=EPOCH_MS,
             allowed_lateness_ms=LATENESS_MS,
             weights_milli={"click": 1000, "buy": 3000},
+            score=self.score,
         )
         totals = msgspec.msgpack.decode(self.totals[1], type=PartitionTotals) if self.totals else None
         self.stage.restore(self.histories().items(), totals)
@@ -131,6 +136,7 @@ class Worker:
                 self.stage.take_dead_letter(entry.reason)
         effects = self.stage.end_run(offsets[-1], 1)
         self.slices += effects.slices
+        self.published += [*effects.slices, *([] if effects.progress is None else [effects.progress])]
         self.activity += effects.activity
         for user_id, kept in effects.changed.items():
             if lost is None or user_id not in lost:

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.records import SliceEvent, SliceRecord, unpack_vector
-from stream_app.stages.encoding import arrays_of, merge, newest_revisions, slice_weight, vector_record
-from stream_app.stages.merging import UserMemory, merged_vectors
+from stream_app.stages.encoding import arrays_of, merge, newest_revisions, slice_weight, unpacked, vector_record
+from stream_app.stages.merging import DecayedSums, UserMemory
 from tests.stages.cases import Entry, Worker, asked, logs, newest
 
-HALF_LIVES_MS = np.array([20.0, 500.0])
 WEIGHTS = {"buy": 3.0}
 DIM = 2
+DECAYED = DecayedSums(np.array([20.0, 500.0]), DIM)
 
 
 def record(seq: int, revision: int, offset: int, *, fresh: bool = False, **changes: object) -> SliceRecord:
@@ -78,7 +78,7 @@ def memories_after(slices: list[SliceRecord], bounds: list[int]) -> dict[str, Us
     for start, end in pairwise(bounds):
         run = newest_revisions(slices[start:end])
         codes_SD = codes_of(run)
-        merge(run, codes_SD, -codes_SD, memories, WEIGHTS, HALF_LIVES_MS)
+        merge(run, codes_SD, -codes_SD, memories, WEIGHTS, DECAYED)
     return memories
 
 
@@ -96,17 +96,18 @@ def test_the_merged_vectors_do_not_depend_on_runs(log: list[Entry], cuts: set[in
         assert other.newest.seq == memory.newest.seq
         assert other.newest.code == memory.newest.code
         assert other.num_merged == memory.num_merged
-        np.testing.assert_allclose(merged_vectors(other, 2, DIM), merged_vectors(memory, 2, DIM), rtol=1e-3, atol=1e-3)
+        merged, expected = DECAYED.read(other.state), DECAYED.read(memory.state)
+        np.testing.assert_allclose(merged, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_merging_gives_the_state_after_each_slice_and_leaves_repeats_out() -> None:
     records = [record(0, 1, 1), record(1, 1, 2), record(0, 1, 1)]
     codes_SD = np.array([[1.0, 2.0], [5.0, 6.0], [1.0, 2.0]], dtype=np.float32)
     memories: dict[str, UserMemory] = {}
-    users = merge(records, codes_SD, -codes_SD, memories, WEIGHTS, HALF_LIVES_MS)
+    users = merge(records, codes_SD, -codes_SD, memories, WEIGHTS, DECAYED)
     assert [user.record.seq for user in users] == [0, 1]
-    assert users[0].merged_HD.tolist() == [[0.0, 0.0]] * 2
-    assert users[1].merged_HD.tolist() == [[1.0, 2.0]] * 2
+    assert users[0].merged_RD.tolist() == [[0.0, 0.0]] * 2
+    assert users[1].merged_RD.tolist() == [[1.0, 2.0]] * 2
     assert [user.num_merged for user in users] == [0, 1]
     assert [user.local_D.tolist() for user in users] == [[-1.0, -2.0], [-5.0, -6.0]]
     made = vector_record(users[1], np.array([7.0, 8.0], dtype=np.float32), "r1")
@@ -120,20 +121,32 @@ def rows_of(texts: list[str]) -> npt.NDArray[np.int64]:
     return np.array([len(text) for text in texts], dtype=np.int64)
 
 
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=5))
-def test_arrays_hold_the_newest_events_padded_on_the_right(lengths: list[int]) -> None:
+def numbered(numbers: range) -> list[SliceEvent]:
+    """Events that tell their number: n + 1 is the item's row, n + 2 the type's, 100 + n the gap."""
+    return [SliceEvent("i" * (n + 1), "t" * (n + 2), n, 100 + n) for n in numbers]
+
+
+@pytest.mark.parametrize("context_events", [0, 3])
+@given(sizes=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 6)), min_size=1, max_size=5))
+def test_arrays_hold_the_newest_events_and_those_before_them(context_events: int, sizes: list[tuple[int, int]]) -> None:
     records = [
-        record(seq, 1, seq, events=[SliceEvent("i" * (n + 1), "t" * (n + 2), n, 100 + n) for n in range(length)])
-        for seq, length in enumerate(lengths)
+        record(seq, 1, seq, before=numbered(range(num)), events=numbered(range(num, num + length)))
+        for seq, (num, length) in enumerate(sizes)
     ]
-    arrays = arrays_of(records, 4, rows_of, rows_of)
-    assert arrays.lengths_S.tolist() == [min(4, length) for length in lengths]
-    for place, length in enumerate(lengths):
-        numbers = list(range(length))[-4:]
-        padding = [0] * (4 - len(numbers))
-        assert arrays.item_rows_SL[place].tolist() == [n + 1 for n in numbers] + padding
-        assert arrays.type_rows_SL[place].tolist() == [n + 2 for n in numbers] + padding
-        assert arrays.gaps_ms_SL[place].tolist() == [100 + n for n in numbers] + padding
+    arrays = arrays_of(records, 4, context_events, rows_of, rows_of)
+    assert arrays.lengths_S.tolist() == [min(4, length) for _, length in sizes]
+    for place, (num, length) in enumerate(sizes):
+        own = list(range(num + length))[num:][-4:]
+        before = list(range(own[0]))[max(0, own[0] - context_events) :]
+        behind, front = [0] * (4 - len(own)), [0] * (context_events - len(before))
+        assert arrays.item_rows_SL[place].tolist() == [n + 1 for n in own] + behind
+        assert arrays.type_rows_SL[place].tolist() == [n + 2 for n in own] + behind
+        assert arrays.gaps_ms_SL[place].tolist() == [100 + n for n in own] + behind
+        assert arrays.context_item_rows_SC[place].tolist() == front + [n + 1 for n in before]
+        assert arrays.context_type_rows_SC[place].tolist() == front + [n + 2 for n in before]
+        assert arrays.context_gaps_ms_SC[place].tolist() == front + [100 + n for n in before]
+    again = unpacked(arrays.packed(), 4, context_events)
+    assert all(np.array_equal(value, vars(arrays)[name]) for name, value in vars(again).items())
 
 
 def test_a_slice_weighs_what_its_events_weigh() -> None:

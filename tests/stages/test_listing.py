@@ -13,6 +13,7 @@ from stream_app.stages.listing import (
     MAX_SEARCH,
     KnownItems,
     ListRule,
+    ScorerInForce,
     by_epoch,
     index_version,
     make_list,
@@ -22,10 +23,12 @@ from stream_app.stages.listing import (
     take_vectors,
 )
 from stream_app.stages.profile import UserProfile
+from stream_app.stages.score_rule import ScoreRule
 from tests.stages.test_profile import vector
-from tests.stages.test_ranking import WEIGHTS_F, trend, vectors_of, view_of
+from tests.stages.test_ranking import SCORER, trend, vectors_of, view_of
 
-RULE = ListRule("events", "r1", WEIGHTS_F, list_items=3, candidates=5)
+RULE = ListRule("events", "r1", SCORER, ScoreRule(10, 20, 1.0, 9), list_items=3, candidates=5)
+IN_FORCE = ScorerInForce(SCORER, 3)
 ITEMS = KnownItems(index_version("r1", 9), lambda item_id: item_id != "i2", vectors_of)
 
 
@@ -78,18 +81,21 @@ def test_a_list_says_what_it_was_made_from() -> None:
     search = search_of(["a"], {"a": profile}, RULE.candidates)
     query = queries_of(search, {"a": profile}, [["i0", "i1", "i2"]])["a"]
     record = vector_for("a", 4, ["i0"])
-    made = make_list(record, query, view_of(trend("i5", 2.0), trend("i2", 9.0)), ITEMS, RULE)
+    made = make_list(record, query, view_of(trend("i5", 2.0), trend("i2", 9.0)), ITEMS, RULE, IN_FORCE)
     assert {item.item_id: item.sources for item in made.items} == {"i1": ["index"], "i5": ["popular_15m", "popular_1h"]}
     assert (made.user_id, made.offset, made.epoch, made.release) == ("a", 4, 5, "r1")
     assert made.index_version == "r1/9"
-    assert made.recommendation_id == recommendation_id(RULE, record, "r1/9", 5)
+    assert made.recommendation_id == recommendation_id(RULE, record, "r1/9", 5, 3)
+    assert made.scorer_epoch == 3
 
 
-@pytest.mark.parametrize("change", ["events", "release", "version", "epoch", "offset", "partition"])
+@pytest.mark.parametrize("change", ["events", "release", "version", "epoch", "offset", "partition", "scorer"])
 def test_an_id_names_everything_a_list_is_a_function_of(change: str) -> None:
     record = vector_for("a", 4, [])
     other = msgspec.structs.replace(record, **{change: 9}) if change in ("offset", "partition") else record
     rule = replace(RULE, events="x") if change == "events" else RULE
     rule = replace(rule, release="x") if change == "release" else rule
     version, epoch = "r1/8" if change == "version" else "r1/9", 6 if change == "epoch" else 5
-    assert recommendation_id(rule, other, version, epoch) != recommendation_id(RULE, record, "r1/9", 5)
+    scorer_epoch = 4 if change == "scorer" else 3
+    made = recommendation_id(rule, other, version, epoch, scorer_epoch)
+    assert made != recommendation_id(RULE, record, "r1/9", 5, 3)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.records import RankedItem, TrendRecord
+from stream_app.stages.learning import Scorer
 from stream_app.stages.popularity import TrendRule
 from stream_app.stages.ranking import (
     RECENT_WEIGHTS,
@@ -23,12 +24,12 @@ from stream_app.stages.ranking import (
     gather,
     rank,
 )
-from stream_app.stages.scoring import default_weights, feature_names
+from stream_app.stages.scoring import default_scorer
 from stream_app.stages.trend_view import TrendView
 
 RULE = TrendRule(epoch_ms=60_000, half_lives_ms=(900_000.0, 3_600_000.0))
-NAMES = feature_names([half_life_ms / 1000 for half_life_ms in RULE.half_lives_ms])
-WEIGHTS_F = default_weights([900.0, 3600.0]).vector(NAMES)
+SCORER = default_scorer([half_life_ms / 1000 for half_life_ms in RULE.half_lives_ms])
+NAMES = SCORER.feature_names
 ITEMS = [f"i{number}" for number in range(12)]
 VECTORS = {item_id: np.random.default_rng(n).standard_normal(8) for n, item_id in enumerate(ITEMS[:9])}
 
@@ -44,9 +45,9 @@ def vectors_of(item_ids: list[str]) -> tuple[npt.NDArray[np.float32], npt.NDArra
     return vectors_CD, np.array([item_id in VECTORS for item_id in item_ids])
 
 
-def trend(item_id: str, count: float, *next_items: tuple[str, float, float]) -> TrendRecord:
+def trend(item_id: str, count: float, *predecessors: tuple[str, float, float]) -> TrendRecord:
     """The trend of an item in few words."""
-    return TrendRecord(item_id=item_id, epoch=5, first_epoch=5, counts=[count, count], next_items=list(next_items))
+    return TrendRecord(item_id=item_id, epoch=5, first_epoch=5, counts=[count, count], predecessors=list(predecessors))
 
 
 def view_of(*records: TrendRecord) -> TrendView:
@@ -59,9 +60,9 @@ def view_of(*records: TrendRecord) -> TrendView:
 @st.composite
 def views(draw: st.DrawFn) -> TrendView:
     """Trends of some items."""
-    followers = st.lists(st.tuples(st.sampled_from(ITEMS), st.just(1.0), st.floats(1, 5)), max_size=4)
+    predecessors = st.lists(st.tuples(st.sampled_from(ITEMS), st.just(1.0), st.floats(1, 5)), max_size=4)
     touched = draw(st.lists(st.sampled_from(ITEMS), unique=True))
-    return view_of(*(trend(item, draw(st.sampled_from([1.0, 2.0, 5.5])), *draw(followers)) for item in touched))
+    return view_of(*(trend(item, draw(st.sampled_from([1.0, 2.0, 5.5])), *draw(predecessors)) for item in touched))
 
 
 @st.composite
@@ -75,13 +76,14 @@ def queries(draw: st.DrawFn) -> Query:
         recent=draw(some),
         user_vector=vector_D if has_vector else None,
         from_index=draw(some) if has_vector else (),
+        silent_ms=draw(st.integers(0, 10**9)),
     )
 
 
 def listed(query: Query, view: TrendView, available: dict[str, bool], num_each: int = 5) -> list[RankedItem]:
     """The list of a user."""
     found = gather(query, view, num_each, is_listed(available))
-    return rank(found, features(query, found, view, vectors_of), WEIGHTS_F, 10)
+    return rank(found, features(query, found, view, vectors_of), SCORER, 10)
 
 
 @given(queries(), views(), st.dictionaries(st.sampled_from(ITEMS), st.booleans()), st.integers(1, 6))
@@ -93,9 +95,14 @@ def test_each_item_is_new_to_the_user_available_and_names_those_who_brought_it(
     assert len(set(ids)) == len(ids) <= 10
     assert not set(ids) & set(query.seen)
     assert all(available.get(item_id, True) for item_id in ids)
-    followers = {row[0] for item in query.recent[: len(RECENT_WEIGHTS)] for row in view.transitions(item)}
+    recent = query.recent[: len(RECENT_WEIGHTS)]
     touched = set(view.item_ids)
-    origins = {"index": set(query.from_index), "transition": followers, "popular_15m": touched, "popular_1h": touched}
+    origins = {
+        "index": set(query.from_index),
+        "transition": {row[0] for item in recent for row in view.successors(item)},
+        "popular_15m": touched,
+        "popular_1h": touched,
+    }
     for item in made:
         assert item.sources
         assert len(set(item.sources)) == len(item.sources)
@@ -127,7 +134,7 @@ def test_scores_depend_on_no_companion_but_the_one_with_the_best_vector(
         kept = kept if best is None or best in kept else [*kept, best]
     fewer = Candidates({item: found.sources[item] for item in kept}, found.shares)
     scores = [
-        {item.item_id: item.score for item in rank(some, features(query, some, view, vectors_of), WEIGHTS_F, 99)}
+        {item.item_id: item.score for item in rank(some, features(query, some, view, vectors_of), SCORER, 99)}
         for some in (found, fewer)
     ]
     assert scores[1] == {item: scores[0][item] for item in kept}
@@ -136,37 +143,45 @@ def test_scores_depend_on_no_companion_but_the_one_with_the_best_vector(
 def test_by_hand() -> None:
     # The user just took p, after which q came 4 times and r twice; s is twice as popular as q.
     view = view_of(
-        trend("p", 8.0, ("q", 4.0, 4.0), ("r", 2.0, 2.0)), trend("q", 4.0), trend("s", 8.0), trend("gone", 9.0)
+        *(trend("p", 8.0), trend("q", 4.0, ("p", 4.0, 4.0)), trend("r", 0.5, ("p", 2.0, 2.0))),
+        *(trend("s", 8.0), trend("gone", 9.0)),
     )
     query = Query(seen={"p"}, recent=["p"])
-    found = gather(query, view, 10, is_listed({"gone": False}))
+    found = gather(query, view, 2, is_listed({"gone": False}))
     assert found.sources == {
         "s": ["popular_15m", "popular_1h"],
         "q": ["popular_15m", "popular_1h", "transition"],
         "r": ["transition"],
     }
-    assert found.shares["q"] == pytest.approx((4 / 7, 4 / 7, 8 / 7))
+    assert found.shares == {"q": pytest.approx((4 / 9,) * 4), "r": pytest.approx((2 / 9,) * 4)}
     table = dict(zip(found.sources, features(query, found, view, vectors_of), strict=True))
     column = {name: place for place, name in enumerate(NAMES)}
     assert table["q"][column["popularity_15m"]] == pytest.approx(-math.log1p(math.log2(9 / 4)))
-    assert table["q"][column["transition_short"]] == pytest.approx(
-        math.log(4 / 7 + SHARE_FLOOR) - math.log(SHARE_FLOOR)
+    assert table["q"][column["transition_last_short"]] == pytest.approx(
+        math.log(4 / 9 + SHARE_FLOOR) - math.log(SHARE_FLOOR)
     )
-    assert table["s"][column["transition_last"]] == 0.0
-    assert [table[item][column["never_touched"]] for item in "sqr"] == [0.0, 0.0, 1.0]
-    only_transitions = np.array([float(name == "transition_long") for name in NAMES])
+    assert table["s"][column["transition_recent_long"]] == 0.0
+    only_transitions = Scorer(feature_names=NAMES, weights=[float(name == "transition_recent_long") for name in NAMES])
     made = rank(found, np.array(list(table.values())), only_transitions, 2)
     assert [(item.item_id, item.score) for item in made] == [
-        ("q", round(math.log((4 / 7 + SHARE_FLOOR) / SHARE_FLOOR), 6)),
-        ("r", round(math.log((2 / 7 + SHARE_FLOOR) / SHARE_FLOOR), 6)),
+        ("q", round(math.log((4 / 9 + SHARE_FLOOR) / SHARE_FLOOR), 6)),
+        ("r", round(math.log((2 / 9 + SHARE_FLOOR) / SHARE_FLOOR), 6)),
     ]
 
 
 def test_older_items_of_the_user_count_less_and_only_the_newest_is_last() -> None:
-    view = view_of(trend("p", 1.0, ("q", 1.0, 3.0)), trend("r", 1.0, ("q", 1.0, 1.0)))
+    view = view_of(trend("p", 1.0), trend("r", 3.0), trend("q", 1.0, ("p", 1.0, 1.5), ("r", 1.0, 1.0)))
     found = gather(Query(seen=set(), recent=["p", "r"]), view, 10, lambda _: True)
-    expected = (0.5 + RECENT_WEIGHTS[1] * 0.5, 0.75 + RECENT_WEIGHTS[1] * 0.5, 0.5 + 0.75)
+    expected = (0.5, 0.75, 0.5 + RECENT_WEIGHTS[1] * 0.25, 0.75 + RECENT_WEIGHTS[1] * 0.25)
     assert found.shares["q"] == pytest.approx(expected)
+
+
+def test_the_scorer_is_told_how_much_a_user_knows_and_how_long_it_was_silent() -> None:
+    query = Query(seen={"p", "q"}, recent=["p"], silent_ms=59_000)
+    found = gather(query, view_of(trend("s", 1.0), trend("t", 1.0)), 5, lambda _: True)
+    features_CF = features(query, found, view_of(trend("s", 1.0)), vectors_of)
+    assert features_CF[:, NAMES.index("user_seen")].tolist() == pytest.approx([math.log(3)] * 2)
+    assert features_CF[:, NAMES.index("user_silent")].tolist() == pytest.approx([math.log(60)] * 2)
 
 
 def test_the_vector_feature_is_the_distance_from_the_best_dot_product() -> None:
@@ -185,7 +200,7 @@ def test_the_vector_feature_is_the_distance_from_the_best_dot_product() -> None:
 
 def test_ties_go_by_item_id_even_where_rounding_made_them() -> None:
     found = Candidates({"b": ["index"], "a": ["index"], "c": ["index"]})
-    made = rank(found, np.array([[1.0], [1.0 - 1e-9], [1.0 + 1e-9]]), np.array([1.0]), 3)
+    made = rank(found, np.array([[1.0], [1.0 - 1e-9], [1.0 + 1e-9]]), Scorer(feature_names=["one"], weights=[1.0]), 3)
     assert [(item.item_id, item.score) for item in made] == [("a", 1.0), ("b", 1.0), ("c", 1.0)]
 
 
@@ -194,7 +209,7 @@ def test_without_trends_and_vector_there_is_an_empty_list() -> None:
     found = gather(query, TrendView(RULE), 5, lambda _: True)
     features_CF = features(query, found, TrendView(RULE), vectors_of)
     assert features_CF.shape == (0, len(NAMES))
-    assert rank(found, features_CF, WEIGHTS_F, 5) == []
+    assert rank(found, features_CF, SCORER, 5) == []
 
 
 def test_without_trends_the_index_alone_makes_the_list() -> None:

@@ -47,6 +47,32 @@ def test_runs_do_not_matter(log: list[Entry], cuts: set[int]) -> None:
     assert cut.status() == whole.status()
 
 
+@given(logs(), CUTS, CUTS)
+def test_a_revision_is_published_with_the_same_events_always(log: list[Entry], cuts: set[int], more: set[int]) -> None:
+    published: dict[tuple[str, int, int], object] = {}
+    for worker in (Worker().run_all(log, cuts), Worker().run_all(log, more), Worker().run_all(log, range(30))):
+        for record in worker.slices:
+            told = (record.events, record.before)
+            assert published.setdefault((record.user_id, record.seq, record.revision), told) == told
+
+
+@given(st.lists(st.integers(0, 90), max_size=25).map(sorted), CUTS)
+def test_in_order_nothing_changes_what_is_before_a_slice(all_ts: list[int], cuts: set[int]) -> None:
+    # Neither its growth nor its closing, by silence, by the next event or by its size.
+    log: list[Entry] = [event("a", f"item {place}", ts) for place, ts in enumerate(all_ts)]
+    before: dict[int, object] = {}
+    for record in Worker().run_all([*log, Tick(200)], cuts).slices:
+        assert before.setdefault(record.seq, record.before) == record.before
+
+
+def test_a_slice_brings_the_events_before_it_however_long_the_run() -> None:
+    # Twelve slices of one event each in one run; all but the newest nine are forgotten by its end.
+    worker = Worker().run_all([event("a", f"item {place}", 30 * place) for place in range(12)])
+    assert len(worker.histories()["a"].slices) == 9
+    items = {record.seq: [entry.item_id for entry in record.before] for record in worker.slices}
+    assert items == {seq: [f"item {place}" for place in range(max(0, seq - 3), seq)] for seq in range(12)}
+
+
 @given(logs(), CUTS)
 def test_restarts_do_not_matter(log: list[Entry], cuts: set[int]) -> None:
     whole, restarted = Worker().run_all(log, range(len(log))), Worker()
@@ -112,10 +138,10 @@ def test_everything_is_accounted_for(log: list[Entry]) -> None:
 
 
 @given(logs(), CUTS)
-def test_every_applied_event_touches_its_item_once_and_asks_once(log: list[Entry], cuts: set[int]) -> None:
+def test_an_event_touches_its_item_at_most_once_and_asks_once(log: list[Entry], cuts: set[int]) -> None:
     worker = Worker().run_all(log, cuts)
-    touches = [record for record in worker.touches() if record.next_item is None]
-    assert len(touches) == worker.status().applied
+    touches = worker.touches()
+    assert len(touches) <= worker.status().applied
     assert len({record.offset for record in touches}) == len(touches)
     epochs = [newest_ms // EPOCH_MS for newest_ms in newest_times(log)]
     for record in touches:
@@ -124,15 +150,23 @@ def test_every_applied_event_touches_its_item_once_and_asks_once(log: list[Entry
         assert record.item_id == entry.item_id
         assert record.epoch == epochs[record.offset]
         assert record.weight_milli == (3000 if entry.type == "buy" else 1000)
-    last_applied = {log[r.offset].user_id: r.offset for r in touches}  # type: ignore[union-attr]
-    assert {user: offset for user, (offset, _, _) in asked(worker.slices).items()} == last_applied
+    newest = {user: offset for user, (offset, _, _) in asked(worker.slices).items()}
+    touched = {log[record.offset].user_id: record.offset for record in touches}  # type: ignore[union-attr]
+    assert newest.keys() == touched.keys()
+    assert all(offset <= newest[user] for user, offset in touched.items())
 
 
-def test_transitions_lead_from_the_newest_item_and_never_to_itself() -> None:
+def test_only_the_first_touch_of_an_item_counts_and_names_what_the_user_touched_before() -> None:
     worker = Worker(rule=replace(RULE, slice_events=9))
-    worker.run_all([event("a", "p", 1), event("a", "q", 2), event("a", "q", 3), event("b", "r", 3), event("a", "p", 2)])
-    pairs = [(record.item_id, record.next_item) for record in worker.touches()]
-    assert pairs == [("p", None), ("p", "q"), ("q", None), ("q", None), ("r", None), ("p", None)]
+    worker.run_all([event("a", "p", 1), event("a", "q", 2), event("a", "q", 3), event("b", "r", 3), event("a", "s", 3)])
+    touched = [(record.item_id, record.before) for record in worker.touches()]
+    assert touched == [("p", ()), ("q", ("p",)), ("r", ()), ("s", ("q", "p"))]
+
+
+def test_a_late_touch_is_counted_for_itself_alone() -> None:
+    worker = Worker(rule=replace(RULE, slice_events=9))
+    worker.run_all([event("a", "p", 1), event("a", "q", 3), event("a", "r", 2)])
+    assert [(record.item_id, record.before) for record in worker.touches()] == [("p", ()), ("q", ("p",)), ("r", ())]
 
 
 def test_a_late_event_in_front_brings_the_closing_forward() -> None:

@@ -23,7 +23,8 @@ from stream_app.stages.slicing import (
     apply_event,
     close_deadline,
     close_silent,
-    previous_item,
+    events_before,
+    newest_items,
     slice_record,
 )
 from tests.stages.cases import RULE, event, events
@@ -116,7 +117,7 @@ def test_slices_obey_the_rules_whatever_the_order(log: list[Event], rule: Slicin
         assert all(part.closed for part in parts if len(part.events) == rule.slice_events)
         assert [part.seq for part in parts] == list(range(history.next_seq - len(parts), history.next_seq))
         assert all(b.previous_ts == a.last_ts for a, b in pairwise(parts))
-        assert len(parts) == 1 or len(flat) <= rule.history_events
+        assert len(flat) <= max(rule.history_events, (rule.repair_slices + 2) * rule.slice_events)
 
 
 @given(st.lists(events(users="a"), max_size=40))
@@ -184,12 +185,55 @@ def test_the_slice_after_a_repaired_end_gets_its_new_gap_as_a_new_revision() -> 
     outcome = apply_event(history, event("a", "late", 4), 2, ENDLESS)
     assert [(part.seq, part.revision) for part in outcome.changed] == [(0, 3), (1, 2)]
     assert outcome.into is history.slices[0]
-    assert slice_record("a", history.slices[1], 0, fresh=True, join_epoch=None).events[0].gap_ms == 11
+    assert slice_record("a", history.slices[1], [], 0, fresh=True, join_epoch=None).events[0].gap_ms == 11
+
+
+def before_by_hand(history: UserHistory, part: Slice, limit: int) -> list[SliceEvent]:
+    """Oracle: the events before a slice, out of the whole history written down event by event."""
+    entries = [entry for other in history.slices for entry in other.events]
+    gaps_ms = [-1, *(later.ts - sooner.ts for sooner, later in pairwise(entries))]
+    whole = [SliceEvent(e.item_id, e.type, e.ts, gap_ms) for e, gap_ms in zip(entries, gaps_ms, strict=True)]
+    end = next(place for place, entry in enumerate(entries) if entry is part.events[0])
+    return whole[max(0, end - limit) : end]
+
+
+@given(st.lists(st.integers(0, 200), max_size=40).map(sorted))
+def test_what_is_forgotten_is_before_no_slice_that_may_still_change(all_ts: list[int]) -> None:
+    history, endless = applied(at(*all_ts)), applied(at(*all_ts), ENDLESS)
+    for part, same in zip(history.slices[-4:], endless.slices[-4:], strict=True):
+        assert events_before(history, part, RULE.slice_events) == before_by_hand(endless, same, RULE.slice_events)
+
+
+@given(st.lists(events(users="a"), max_size=40), st.sampled_from([RULE, ENDLESS]))
+def test_whatever_a_slice_is_published_with_changes_with_its_revision(log: list[Event], rule: SlicingRule) -> None:
+    history = UserHistory()
+    published: dict[tuple[int, int], object] = {}
+    for offset, entry in enumerate(log):
+        changed = apply_event(history, entry, offset, rule).changed
+        for part in history.slices[-rule.repair_slices :]:
+            before = events_before(history, part, rule.slice_events)
+            now = slice_record("a", part, before, 0, fresh=False, join_epoch=None)
+            assert published.setdefault((part.seq, part.revision), now) == now
+            assert part in changed or (part.seq, part.revision) in published
+
+
+def test_a_late_event_renews_the_slices_it_is_before() -> None:
+    # Slices of one event each; the rule looks back at three events, and one more for the gap of the oldest.
+    history = applied(at(0, 100, 200, 300, 400), replace(ENDLESS, repair_slices=9))
+    outcome = apply_event(history, event("a", "late", 3), 5, replace(ENDLESS, repair_slices=9))
+    assert [part.seq for part in outcome.changed] == [0, 1, 2, 3, 4]
+    assert [entry.gap_ms for entry in events_before(history, history.slices[4], 3)] == [97, 100, 100]
+    outcome = apply_event(history, event("a", "later still", 1), 6, replace(ENDLESS, repair_slices=9))
+    assert [part.seq for part in outcome.changed] == [0, 1, 2, 3]
+    items = [entry.item_id for entry in events_before(history, history.slices[1], 3)]
+    assert items == ["item 0", "later still", "late"]
+    assert events_before(history, history.slices[0], 3) == []
 
 
 def test_the_oldest_slices_are_forgotten_whole() -> None:
     history = applied(at(*range(0, 300, 30)), replace(RULE, history_events=3))
-    assert times(history) == [[210], [240], [270]]
+    # Four may still be repaired, and three are looked back at from the oldest of these.
+    assert times(history) == [[ts] for ts in range(90, 300, 30)]
     assert history.applied == 10
 
 
@@ -227,15 +271,23 @@ def test_the_watermark_closes_once_no_event_could_join(all_ts: list[int], waterm
 def test_a_new_user_has_no_deadline_and_no_item() -> None:
     assert close_deadline(UserHistory(), RULE) is None
     assert close_silent(UserHistory(), 10**15, RULE) is None
-    assert previous_item(UserHistory()) is None
-    assert previous_item(applied(at(3, 4))) == "item 1"
+
+
+def test_the_newest_items_come_first_and_each_once() -> None:
+    log = [event("a", item, ts) for ts, item in ((10, "p"), (20, "q"), (400, "p"), (410, "r"))]
+    history = applied(log)
+    assert newest_items(UserHistory(), 3) == []
+    assert newest_items(history, 9) == ["r", "p", "q"]
+    assert newest_items(history, 2) == ["r", "p"]
 
 
 def test_the_record_tells_gaps_and_names_the_event_applied_last() -> None:
     part = Slice(4, 2, True, 90, [HistoryEvent(8, 95, "p", "click"), HistoryEvent(3, 99, "q", "buy")])
-    record = slice_record("a", part, 1, fresh=True, join_epoch=5)
+    before = [SliceEvent("o", "click", 90, -1)]
+    record = slice_record("a", part, before, 1, fresh=True, join_epoch=5)
+    assert record.before == before
     assert record.events == [SliceEvent("p", "click", 95, 5), SliceEvent("q", "buy", 99, 4)]
     assert (record.seq, record.revision, record.closed) == (4, 2, True)
     assert (record.partition, record.offset, record.fresh, record.join_epoch) == (1, 8, True, 5)
     first = Slice(0, 1, False, -1, part.events[:1])
-    assert slice_record("a", first, 1, fresh=False, join_epoch=None).events[0].gap_ms == -1
+    assert slice_record("a", first, [], 1, fresh=False, join_epoch=None).events[0].gap_ms == -1

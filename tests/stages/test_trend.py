@@ -44,7 +44,7 @@ def test_published_counts_equal_a_direct_sum(sources: tuple[Source, Source], see
     counted: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for record in (record for part in sources for record in part):
         if record.item_id is not None and record.epoch <= complete:
-            counted[record.item_id][record.epoch] += record.weight_milli * (record.next_item is None)
+            counted[record.item_id][record.epoch] += record.weight_milli
     wanted = [(epoch, item) for item, by_epoch in counted.items() for epoch in by_epoch]
     assert [(record.epoch, record.item_id) for record in worker.published] == sorted(wanted)
     for trend in worker.published:

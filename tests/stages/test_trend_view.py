@@ -32,7 +32,7 @@ def trends(draw: st.DrawFn) -> list[TrendRecord]:
                     epoch=epoch,
                     first_epoch=first_epochs.setdefault(item_id, epoch),
                     counts=[count, 2 * count],
-                    next_items=[(other, 1.0, 2.0 * count) for other in ITEMS[:3] if other != item_id],
+                    predecessors=[(other, 1.0, 2.0 * count) for other in ITEMS[:3] if other != item_id],
                 )
             )
     return made
@@ -52,7 +52,7 @@ def shown(view: TrendView) -> dict[str, object]:
         "top": [[view.item_ids[row] for row in view.top(h, 5)] for h in range(2)],
         "popularity": view.popularity(rows_C).tolist(),
         "age": view.log_age(rows_C).tolist(),
-        "transitions": [view.transitions(item_id) for item_id in ITEMS],
+        "transitions": [view.successors(item_id) for item_id in ITEMS],
         "epoch": view.epoch,
     }
 
@@ -110,7 +110,7 @@ def test_the_order_of_arrival_within_an_epoch_does_not_matter(records: list[Tren
 def popular(num_items: int) -> list[TrendRecord]:
     """Many items with few different counts."""
     return [
-        TrendRecord(item_id=f"i{n}", epoch=3, first_epoch=0, counts=[1.0 + n % 3, 1.0], next_items=[])
+        TrendRecord(item_id=f"i{n}", epoch=3, first_epoch=0, counts=[1.0 + n % 3, 1.0], predecessors=[])
         for n in range(num_items)
     ]
 
@@ -133,24 +133,50 @@ def test_asking_for_more_than_before_gives_more() -> None:
 
 
 @given(trends())
-def test_shares_add_up_to_less_than_one_and_fade(records: list[TrendRecord]) -> None:
+def test_shares_fade_where_nothing_is_touched(records: list[TrendRecord]) -> None:
     soon, late = view_of(records, 9), view_of(records, 5000)
-    for record in decayed(records, 9):
-        shares = soon.transitions(record)
-        assert sum(short for _, short, _ in shares) < 1 and sum(long for _, _, long in shares) < 1
-        for (item, short, _), (other, later, _) in zip(shares, late.transitions(record), strict=True):
-            assert item == other and later < short
+    for item_id in ITEMS:
+        later = {item: short for item, short, _ in late.successors(item_id)}
+        now = {item: short for item, short, _ in soon.successors(item_id)}
+        assert later.keys() == now.keys()
+        assert all(later[item] < short for item, short in now.items())
+
+
+@given(trends())
+def test_successors_are_the_predecessors_turned_round(records: list[TrendRecord]) -> None:
+    view = view_of(records, 9)
+    newest = {record.item_id: record for record in records}
+    turned = {(row[0], record.item_id) for record in newest.values() for row in record.predecessors}
+    assert {(item_id, row[0]) for item_id in ITEMS for row in view.successors(item_id)} == turned
+    for item_id in ITEMS:
+        shares = [short + long for _, short, long in view.successors(item_id)]
+        assert shares == sorted(shares, reverse=True)
 
 
 def test_shares_by_hand() -> None:
     # Long memory has a half-life of 60 epochs; the short one is the same here, as only two are set.
-    record = TrendRecord(
-        item_id="p", epoch=0, first_epoch=0, counts=[1.0, 1.0], next_items=[("q", 4.0, 6.0), ("r", 2.0, 2.0)]
-    )
-    view = view_of([record], epoch=60)
-    assert view.transitions("p") == [("q", 2 / 4, 3 / 5), ("r", 1 / 4, 1 / 5)]
-    assert view.transitions("q") == []
-    assert view.log_age(view.rows_of(["p", "q"])).tolist() == [math.log(2), 0.0]
+    followed = TrendRecord(item_id="p", epoch=0, first_epoch=0, counts=[14.0, 8.0], predecessors=[])
+    followers = [
+        TrendRecord(item_id=item_id, epoch=0, first_epoch=0, counts=[1.0, 1.0], predecessors=[("p", short, long)])
+        for item_id, short, long in (("q", 4.0, 6.0), ("r", 2.0, 2.0))
+    ]
+    view = view_of([followed, *followers], epoch=60)
+    short_kept = 0.5 ** (60 * RULE.epoch_ms / RULE.pair_half_lives_ms[0])
+    items, shorts, longs = zip(*view.successors("p"), strict=True)
+    assert (items, longs) == (("q", "r"), (3 / 5, 1 / 5))
+    assert shorts == pytest.approx([4 * short_kept / (1 + 14 * short_kept), 2 * short_kept / (1 + 14 * short_kept)])
+    assert view.successors("q") == []
+    assert view.log_age(view.rows_of(["p", "unknown"])).tolist() == [math.log(2), 0.0]
+
+
+def test_an_item_that_is_no_predecessor_any_more_is_followed_no_more() -> None:
+    view = TrendView(RULE)
+    for epoch, before in ((1, ["p", "r"]), (2, ["r", "s"])):
+        pairs = [(item_id, 1.0, 1.0) for item_id in before]
+        view.advance(
+            epoch, [TrendRecord(item_id="q", epoch=epoch, first_epoch=1, counts=[1.0, 1.0], predecessors=pairs)]
+        )
+    assert [[row[0] for row in view.successors(item_id)] for item_id in "prs"] == [[], ["q"], ["q"]]
 
 
 def test_an_empty_view_answers_all_the_same() -> None:

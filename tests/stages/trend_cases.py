@@ -14,7 +14,7 @@ from stream_app.stages.popularity import ItemStatistics, TrendRule
 from stream_app.stages.trend import TrendStage, TrendTotals
 from tests.stages.cases import pieces
 
-RULE = TrendRule(epoch_ms=1000, half_lives_ms=(500.0, 3000.0, 60_000.0), max_next=50)
+RULE = TrendRule(epoch_ms=1000, half_lives_ms=(500.0, 3000.0, 60_000.0), max_predecessors=50)
 NUM_SOURCES = 2
 ITEMS = "pqr"
 
@@ -23,17 +23,16 @@ Source = list[ActivityRecord]
 
 @st.composite
 def source(draw: st.DrawFn, number: int) -> Source:
-    """The activity of one partition of events: transition before touch, epochs that never go back."""
+    """The activity of one partition of events: one touch an event, epochs that never go back."""
     made: Source = []
     epoch = 0
     for offset in range(draw(st.integers(1, 8))):
         epoch += draw(st.sampled_from([0, 0, 1, 3]))
         common = {"partition": number, "offset": offset, "epoch": epoch}
-        item, before = draw(st.sampled_from(ITEMS)), draw(st.sampled_from(ITEMS))
-        weight = draw(st.sampled_from([1000, 333, 3000]))
-        if before != item:
-            made.append(msgspec.convert({**common, "item_id": before, "next_item": item}, ActivityRecord))
-        made.append(msgspec.convert({**common, "item_id": item, "weight_milli": weight}, ActivityRecord))
+        before = draw(st.lists(st.sampled_from(ITEMS), unique=True))
+        item, weight = draw(st.sampled_from(ITEMS)), draw(st.sampled_from([1000, 333, 3000]))
+        touched = {"item_id": item, "weight_milli": weight, "before": before}
+        made.append(msgspec.convert({**common, **touched}, ActivityRecord))
     # A last mark, far ahead, so that everything becomes complete.
     made.append(ActivityRecord(partition=number, offset=99, epoch=epoch + 10))
     return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Final, get_args
@@ -117,6 +117,17 @@ def _our_state(value: bytes) -> State:
     return ours.decode_state(unseal(value).payload)
 
 
+_STREAMS: Final = Contender(
+    name="Kafka Streams",
+    module=f"{PEERS}.kafka_streams",
+    keeps="RocksDB + changelog",
+    version=_streams_version,
+    state_topic=streams.state_topic,
+    makes_state_topic=True,
+    state_format=StateFormat(streams.decode_state),
+    lacks=_lacks_jdk,
+)
+
 CONTENDERS: Final = (
     Contender(
         name=OURS,
@@ -131,27 +142,8 @@ CONTENDERS: Final = (
         keeps="memory + changelog",
         version=_distribution("aiokafka"),
     ),
-    Contender(
-        name="Kafka Streams",
-        module=f"{PEERS}.kafka_streams",
-        keeps="RocksDB + changelog",
-        version=_streams_version,
-        state_topic=streams.state_topic,
-        makes_state_topic=True,
-        state_format=StateFormat(streams.decode_state),
-        lacks=_lacks_jdk,
-    ),
-    Contender(
-        name="Kafka Streams EOS",
-        module=f"{PEERS}.kafka_streams",
-        keeps="RocksDB + changelog",
-        version=_streams_version,
-        state_topic=streams.state_topic,
-        makes_state_topic=True,
-        state_format=StateFormat(streams.decode_state),
-        arguments=("exactly_once_v2",),
-        lacks=_lacks_jdk,
-    ),
+    _STREAMS,
+    replace(_STREAMS, name="Kafka Streams EOS", arguments=("exactly_once_v2",)),
     Contender(
         name="Quix Streams",
         module=f"{PEERS}.quix",

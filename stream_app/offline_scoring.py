@@ -1,0 +1,88 @@
+"""The roles that learn the scorer, in memory: choices, and the scorer of each scorer-epoch."""
+
+from __future__ import annotations
+
+import copy
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+
+from stream_app.offline_roles import OfflineRoles
+from stream_app.records import ChoiceRecord, ProgressRecord, SliceVectorRecord
+from stream_app.settings import Settings
+from stream_app.settings_rules import score_rule
+from stream_app.stages.choices import Choice, choice_record, queries_for, search_for, take_choices
+from stream_app.stages.learning import initial_state, scorer_of
+from stream_app.stages.listing import KnownItems, ListRule, ScorerInForce, offered
+from stream_app.stages.scorer_epochs import ScorerStage, ServedScorer, WaitingChoice
+
+CHOICES_AT_ONCE = 256
+"""Choices that the index is asked for together."""
+
+
+class OfflineScoring:
+    """Learns from what users take while a log goes through the roles, in order of time.
+
+    Args:
+        settings: How the stream is ranked.
+        rule: What lists are made with; its scorer is the one that learning begins with.
+        roles: The other roles.
+        num_partitions: Partitions of `events`.
+    """
+
+    def __init__(self, settings: Settings, rule: ListRule, roles: OfflineRoles, num_partitions: int) -> None:
+        self._rule = rule
+        self._score = score_rule(settings)
+        self._candidates = settings.candidates
+        self._roles = roles
+        self._trends_at = roles.another_reader()
+        served = ServedScorer(rule.release, lambda: initial_state(rule.scorer))
+        self._stage = ScorerStage(num_partitions, self._score, served)
+        self._slots: dict[int, WaitingChoice | None] = {}
+        self._scorers = [ScorerInForce(rule.scorer)]
+
+    def take(self, vectors: Sequence[SliceVectorRecord], progress: Iterable[ProgressRecord], items: KnownItems) -> None:
+        """Take slice vectors that the profiles do not know of yet, and how far their partitions are behind them."""
+        self.learn(self._told(self._choices(vectors), items), progress)
+
+    def learn(self, choices: Iterable[ChoiceRecord], progress: Iterable[ProgressRecord]) -> None:
+        """Role `score`: collect choices, and learn from those of complete scorer-epochs."""
+        stage = self._stage
+        stage.begin_run(self._load)
+        for choice in choices:
+            stage.take_choice(choice, 0)
+        for mark in progress:
+            for epoch in stage.take_progress(mark, 0):
+                if stage.learn(epoch) is not None:
+                    self._scorers.append(ScorerInForce(scorer_of(stage.learned.state), epoch))
+        self._slots.update(stage.changed)
+
+    def in_force(self, epoch: int | None) -> ScorerInForce:
+        """The scorer as of the end of scorer-epoch `epoch` (None: the newest). It never goes back."""
+        place = len(self._scorers) if epoch is None else bisect_right(self._scorers, epoch, key=lambda one: one.epoch)
+        del self._scorers[: max(0, place - 1)]
+        return self._scorers[0]
+
+    def _choices(self, vectors: Sequence[SliceVectorRecord]) -> list[Choice]:
+        sampled = [vector for vector in vectors if self._score.is_sampled(vector.user_id.encode("utf-8"))]
+        known = self._roles.profiles
+        users = {vector.user_id for vector in sampled if vector.user_id in known}
+        # Copies: the profiles themselves are brought up to date by whoever makes the lists.
+        choices = take_choices(sampled, {user: copy.copy(known[user]) for user in users}, self._rule.release)
+        # Trends do not go back, and the partitions come one after the other.
+        return sorted(choices, key=lambda choice: choice.record.join_epoch or 0)
+
+    def _told(self, choices: Sequence[Choice], items: KnownItems) -> Iterator[ChoiceRecord]:
+        for start in range(0, len(choices), CHOICES_AT_ONCE):
+            part = choices[start : start + CHOICES_AT_ONCE]
+            search = search_for(part, self._candidates)
+            found = self._roles.index.search(search.vectors_UD, max(search.limits)).ids
+            for choice, query in zip(part, queries_for(search, part, found), strict=True):
+                assert choice.record.join_epoch is not None, "every event of a replay is strict"
+                trends = self._trends_at(choice.record.join_epoch)
+                made = choice_record(choice, *offered(query, trends, items, self._candidates), self._score)
+                if made is not None:
+                    yield made
+
+    def _load(self, slots: Sequence[int]) -> dict[int, WaitingChoice]:
+        found = {slot: self._slots.get(slot) for slot in slots}
+        return {slot: choice for slot, choice in found.items() if choice is not None}

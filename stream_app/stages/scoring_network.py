@@ -1,0 +1,91 @@
+"""The scorer's network: two hidden layers of rectified units over standardised features, and one output.
+
+``output = w · relu(B · relu(A x + a) + b)``; its parameters lie in one array in the order A (F, K), a (K,), B (K, K),
+b (K,), w (K,). No matrix products of a library: how those sum depends on the number of rows and of threads, and the
+same row must have the same score everywhere.
+
+Shapes: N rows, F features, K hidden units, P parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+NUM_HIDDEN = 32
+"""K. 16 lost a hundredth of NDCG@10 on a year of news reading; 64 won nothing beyond the noise."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """The parameters, as views of one array."""
+
+    first_FK: Floats
+    first_bias_K: Floats
+    second_KK: Floats
+    second_bias_K: Floats
+    out_K: Floats
+
+    @classmethod
+    def of(cls, parameters_P: Floats, num_features: int, num_hidden: int) -> Network:
+        """Cut up an array of parameters.
+
+        Raises:
+            ValueError: It has another length than features and units ask for.
+        """
+        shapes = _shapes(num_features, num_hidden)
+        ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+        if parameters_P.shape != (ends[-1],):
+            raise ValueError(
+                f"{len(parameters_P)} parameters, expected {ends[-1]} for {num_features} features, {num_hidden} units"
+            )
+        parts = np.split(parameters_P, ends[:-1])
+        return cls(*(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
+
+
+def outputs(network: Network, rows_NF: Floats) -> Floats:
+    """The output of each row, shape (N,)."""
+    return np.asarray(np.einsum("nk,k->n", _hidden(network, rows_NF)[1], network.out_K))
+
+
+def gradient(network: Network, rows_NF: Floats, errors_N: Floats) -> Floats:
+    """The gradient (P,) of ``sum of errors · outputs`` by the parameters."""
+    first_NK, second_NK = _hidden(network, rows_NF)
+    below_second_NK = errors_N[:, None] * network.out_K * (second_NK > 0)
+    below_first_NK = np.einsum("nk,jk->nj", below_second_NK, network.second_KK) * (first_NK > 0)
+    parts = (
+        np.einsum("nf,nk->fk", rows_NF, below_first_NK),
+        below_first_NK.sum(axis=0),
+        np.einsum("nj,nk->jk", first_NK, below_second_NK),
+        below_second_NK.sum(axis=0),
+        np.einsum("n,nk->k", errors_N, second_NK),
+    )
+    return np.concatenate([part.ravel() for part in parts])
+
+
+def start_parameters(num_features: int) -> Floats:
+    """Parameters (P,) to start from: random layers (He et al., ICCV 2015), always the same; the output is 0."""
+    generator = np.random.Generator(np.random.PCG64(0))
+    first, _, second, _, _ = _shapes(num_features, NUM_HIDDEN)
+    parts = [
+        generator.standard_normal(first) * np.sqrt(2.0 / num_features),
+        np.zeros(NUM_HIDDEN),
+        generator.standard_normal(second) * np.sqrt(2.0 / NUM_HIDDEN),
+        np.zeros(2 * NUM_HIDDEN),
+    ]
+    return np.concatenate([part.ravel() for part in parts])
+
+
+def _hidden(network: Network, rows_NF: Floats) -> tuple[Floats, Floats]:
+    """The values of both hidden layers, (N, K) each."""
+    first_NK = np.maximum(np.einsum("nf,fk->nk", rows_NF, network.first_FK) + network.first_bias_K, 0.0)
+    second_NK = np.maximum(np.einsum("nj,jk->nk", first_NK, network.second_KK) + network.second_bias_K, 0.0)
+    return first_NK, second_NK
+
+
+def _shapes(num_features: int, num_hidden: int) -> tuple[tuple[int, ...], ...]:
+    return (num_features, num_hidden), (num_hidden,), (num_hidden, num_hidden), (num_hidden,), (num_hidden,)

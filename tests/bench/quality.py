@@ -1,0 +1,161 @@
+"""How good the lists and the model are on real logs, every model trained there and then, beside every baseline.
+
+Each part is a process of its own with one thread, two at a time; the budget of a training is processor time, so that
+other work on the machine changes little. What is done is saved part by part: a run that is broken off has its figures.
+
+    make bench-quality               all logs, three seeds where one sequence each is held out (an hour)
+    QUICK=1 make bench-quality       Deskdrop and one seed, with short trainings (minutes)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import zlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pyarrow.parquet as parquet
+
+from encoders.train import use_threads
+from stream_app.cli._signals import terminate_as_interrupt
+from stream_app.evaluation.results import CHIEF, EvaluationReport
+from stream_app.evaluation.run import EvaluationOptions, evaluate_log, evaluate_sequences
+from stream_app.evaluation.text import text_of
+from tests.bench.common import RESULTS, BenchResult, Figure, finish
+from tests.bench.datasets import DATA, DATASETS, Dataset
+
+SEQUENCES: Final = DATA / "ml1m_sequences" / "sequences.txt.gz"
+LEAVE_ONE_OUT: Final = "ml1m_sequences"
+USERS_SHARE: Final = {"globo": 0.1}
+"""Of larger logs a share of the users is taken."""
+
+RATIO_TARGETS: Final[Mapping[str, float]] = {
+    "deskdrop": 1.06,
+    "globo": 1.05,
+    "yoochoose": 1.08,
+    "movietweetings": 1.05,
+    LEAVE_ONE_OUT: 1.05,
+}
+"""NDCG@10 of the lists over that of the best other method; in `ml1m_sequences` of the model over that of SASRec."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One evaluation: of a log, or of the sequences with a seed."""
+
+    data: str
+    seed: int
+    budget_s: float
+
+    @property
+    def name(self) -> str:
+        """Names its result."""
+        return f"{self.data}-{self.seed}"
+
+
+def parts_of(names: Sequence[str], *, is_quick: bool, budget_s: float | None) -> list[Part]:
+    """What to do, the longest first."""
+    budget_s = budget_s or (60.0 if is_quick else 300.0)
+    num_seeds = 1 if is_quick else 3
+    parts = [Part(LEAVE_ONE_OUT, seed, budget_s) for seed in range(num_seeds) if LEAVE_ONE_OUT in names]
+    return parts + [Part(name, 0, budget_s) for name in names if name != LEAVE_ONE_OUT]
+
+
+def run_part(part: Part) -> EvaluationReport:
+    """Train and judge; in a process of its own."""
+    use_threads(1)
+    options = EvaluationOptions(budget_s=part.budget_s, seed=part.seed)
+
+    def report(line: str) -> None:
+        print(f"{part.name}: {line}", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="sliceflow-bench-") as folder:
+        if part.data == LEAVE_ONE_OUT:
+            settings = Dataset(LEAVE_ONE_OUT, {"item": 1.0}).settings(Path(folder))
+            return evaluate_sequences(SEQUENCES, settings, options, report)
+        dataset = DATASETS[part.data]
+        path = _some_users(dataset.path, Path(folder), USERS_SHARE.get(part.data, 1.0))
+        return evaluate_log(path, dataset.settings(Path(folder)), options, report)
+
+
+def _some_users(path: Path, folder: Path, share: float) -> Path:
+    """The log of some users only, chosen by a hash."""
+    if share == 1:
+        return path
+    table = parquet.read_table(path)
+    chosen = [zlib.crc32(str(user).encode()) % 1000 < 1000 * share for user in table.column("user").to_pylist()]
+    parquet.write_table(table.filter(chosen), folder / path.name)
+    return folder / path.name
+
+
+def figures_of(reports: Mapping[Part, EvaluationReport]) -> dict[str, Figure]:
+    """NDCG@10 and its ratio to the best other method, by log; of several seeds the mean, with lowest and highest."""
+    figures: dict[str, Figure] = {}
+    for data in dict.fromkeys(part.data for part in reports):
+        found = [report for part, report in reports.items() if part.data == data]
+        ours = [report.methods[0].measures[CHIEF].mean for report in found]
+        others = [best.measures[CHIEF].mean for report in found if (best := report.best_other()) is not None]
+        ratios = [own / other for own, other in zip(ours, others, strict=True)]
+        figures[f"{data}_ndcg10"] = Figure(statistics.mean(ours), spread=_spread(ours))
+        figures[f"{data}_ratio_to_best"] = Figure(
+            statistics.mean(ratios), RATIO_TARGETS.get(data), "higher", _spread(ratios)
+        )
+    return figures
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float] | None:
+    return (min(values), max(values)) if len(values) > 1 else None
+
+
+def save(part: Part, report: EvaluationReport, folder: Path) -> None:
+    """Keep the whole report of a part."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"quality-{part.name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
+
+
+def run(parts: Sequence[Part], num_processes: int) -> int:
+    """Do all parts; the exit code."""
+    reports: dict[Part, EvaluationReport] = {}
+    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
+        waiting = {pool.submit(run_part, part): part for part in parts}
+        for done in as_completed(waiting):
+            part = waiting[done]
+            reports[part] = done.result()
+            save(part, reports[part], RESULTS)
+            print(f"\n{part.name}\n{text_of(reports[part])}", flush=True)
+    ordered = {part: reports[part] for part in parts}
+    details: dict[str, Any] = {
+        "parts": [{"data": part.data, "seed": part.seed, "budget_s": part.budget_s} for part in parts]
+    }
+    return finish(BenchResult("quality", figures_of(ordered), details))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the measurement; the exit code."""
+    is_quick = os.environ.get("QUICK", "") not in ("", "0")
+    known = [*(["deskdrop"] if is_quick else RATIO_TARGETS), *([LEAVE_ONE_OUT] if is_quick else [])]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", choices=sorted(RATIO_TARGETS), default=known)
+    parser.add_argument("--budget-s", type=float, help="processor time of each training")
+    parser.add_argument("--processes", type=int, default=2)
+    options: Any = parser.parse_args(arguments)
+    there = [name for name in options.data if (SEQUENCES if name == LEAVE_ONE_OUT else DATASETS[name].path).is_file()]
+    if not there:
+        print(f"bench-quality: skipped, none of {', '.join(options.data)} is beside this project's folder", flush=True)
+        return 0
+    with terminate_as_interrupt():
+        return run(parts_of(there, is_quick=is_quick, budget_s=options.budget_s), options.processes)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
