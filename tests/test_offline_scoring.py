@@ -48,14 +48,21 @@ def test_nobody_sampled_nothing_learned() -> None:
 
 def test_a_walk_learns_what_a_replay_learns_and_ranks_with_it() -> None:
     settings = demo_settings(4)
-    moments = moments_of(settings, NUM_EVENTS // 2)
+    moments = moments_of(settings, 0)
     last = [moment for moment in moments if moment.found is not None][-1]
     assert last.scorer is not None and last.scorer.epoch > 0
     rows = [row for row in sample_rows(NUM_EVENTS) if row["ts"] <= last.event.ts]
     _, replay = replayed(settings, [rows])
     assert replay.scorer == last.scorer
     assert len(last.listed(10)) == 10
+
+
+def test_a_walk_learns_from_where_it_asks_on() -> None:
+    moments = moments_of(demo_settings(4), NUM_EVENTS // 2)
+    asked = [moment for moment in moments if moment.found is not None]
     assert moments[0].listed(10) == [], "nothing was asked there"
+    assert asked[0].scorer is not None and asked[0].scorer.epoch == -1
+    assert asked[-1].scorer is not None and asked[-1].scorer.epoch > 0
 
 
 def test_a_walk_without_a_rule_has_no_scorer() -> None:

@@ -109,7 +109,8 @@ def test_topics_are_listed_and_created(cli: Cli) -> None:
     assert (before.exit_code, "--create" in before.stdout) == (1, True)
     created = [json.loads(line) for line in cli.ok("topics", "--create", "--json").splitlines()]
     assert {one["state"] for one in created} == {"created"}
-    assert {one["partitions"] for one in created if one["cut_by"]} == {2}
+    assert {one["partitions"] for one in created if one["cut_by"] in ("user", "item")} == {2}
+    assert {one["partitions"] for one in created if one["cut_by"] not in ("user", "item")} == {1}
     after = cli.ok("topics")
     assert "missing" not in after
     cli.environ["SLICEFLOW_PARTITIONS"] = "3"

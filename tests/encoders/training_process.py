@@ -12,12 +12,21 @@ from encoders.devices import Devices
 from encoders.histories import TrainingHistories
 from encoders.train import train_model
 from encoders.trained import TrainProgress
-from encoders.training_config import TrainConfig
+from encoders.training_config import Optimisation, TrainConfig
 from tests.encoders.cases import MINUTE_MS, cyclic_histories, cyclic_vocabulary
 
 SPLIT_MS = 20 * MINUTE_MS
-# Nothing random but order and initial weights, so that the same steps can be taken by hand in one process.
-CONFIG = TrainConfig(slice_events=8, max_epochs=2, batch_events=256, dropout=0.0, unknown_share=0.0)
+# Nothing random but order and initial weights, and the last weights kept, so that the same steps can be taken by hand
+# in one process.
+CONFIG = TrainConfig(
+    slice_events=8,
+    max_epochs=2,
+    batch_events=256,
+    dropout=0.0,
+    unknown_share=0.0,
+    random_phase=False,
+    optimisation=Optimisation(average_share=0.0),
+)
 
 
 def histories() -> TrainingHistories:
