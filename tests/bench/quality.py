@@ -83,11 +83,11 @@ def run_part(part: Part) -> EvaluationReport:
             settings = Dataset(LEAVE_ONE_OUT, {"item": 1.0}).settings(Path(folder))
             return evaluate_sequences(SEQUENCES, settings, options, report)
         dataset = DATASETS[part.data]
-        path = _some_users(dataset.path, Path(folder), USERS_SHARE.get(part.data, 1.0))
+        path = some_users(dataset.path, Path(folder), USERS_SHARE.get(part.data, 1.0))
         return evaluate_log(path, dataset.settings(Path(folder)), options, report)
 
 
-def _some_users(path: Path, folder: Path, share: float) -> Path:
+def some_users(path: Path, folder: Path, share: float) -> Path:
     """The log of some users only, chosen by a hash."""
     if share == 1:
         return path
