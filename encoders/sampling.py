@@ -149,7 +149,6 @@ class BatchSampler:
         self.runs_R2 = runs_R2[kept_R]
         self.num_events_R = (end_R - first_R)[kept_R]
         self.batch_events = batch_events
-        self._users_S = reader.histories.users_of_slices()
 
     def num_batches(self, num_ranks: int = 1) -> int:
         """How many batches each process has in an epoch at most: longer runs make them fewer."""
@@ -203,15 +202,13 @@ class BatchSampler:
 
     def _seen(self, slices_S: Int64Array, places_SL: Int64Array, real_SL: BoolArray) -> Int64Array:
         """(X, 2) places with a target, and rows of the items that their users had touched."""
-        histories = self.reader.histories
-        first_E_of_S = histories.slice_starts_S1[histories.user_starts_U1[self._users_S[slices_S]]]
         has_target_SL = (self.target_rows_E[places_SL] > 0) & real_SL
         events_N = places_SL[has_target_SL]
-        first_N = np.repeat(first_E_of_S, has_target_SL.sum(axis=1))
+        first_N = np.repeat(self.reader.first_events_S[slices_S], has_target_SL.sum(axis=1))
         lengths_N = np.minimum(events_N - first_N + 1, MAX_SEEN)
         ends_N = np.cumsum(lengths_N)
         places_X = np.repeat(np.arange(len(events_N)), lengths_N)
         events_X = np.arange(ends_N[-1]) + np.repeat(events_N + 1 - ends_N, lengths_N)
-        rows_X = histories.item_rows_E[events_X]
+        rows_X = self.reader.histories.item_rows_E[events_X]
         is_named_X = rows_X >= FIRST_NAME_ROW
         return np.stack([places_X[is_named_X], rows_X[is_named_X]], axis=1)

@@ -26,7 +26,6 @@ from stream_app.records import (
 )
 from stream_app.settings import Settings
 from stream_app.settings_rules import score_rule, slicing_rule
-from stream_app.stages.choices import Choice, choice_record, is_choice
 from stream_app.stages.intake import Content, Tick
 from stream_app.stages.listing import (
     KnownItems,
@@ -177,10 +176,7 @@ class OfflineStream:
         profile = self._roles.profiles.get(moment.event.user_id)
         if self._scoring is None or moment.found is None or moment.features_CF is None or profile is None:
             return
-        for record in vectors:
-            if self._score.is_sampled(record.user_id.encode("utf-8")) and is_choice(record, profile):
-                made = choice_record(Choice(record, profile), moment.found, moment.features_CF, self._score)
-                self._scoring.learn([] if made is None else [made], ())
+        self._scoring.take_offered(vectors, profile, moment.found, moment.features_CF)
 
 
 def _found(

@@ -1,4 +1,7 @@
-"""The roles that learn the scorer, in memory: choices, and the scorer of each scorer-epoch."""
+"""The roles that learn the scorer, in memory: choices, and the scorer of each scorer-epoch.
+
+Shapes: C candidates, F features.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,19 @@ import copy
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from stream_app.offline_roles import OfflineRoles
 from stream_app.records import ChoiceRecord, ProgressRecord, SliceVectorRecord
 from stream_app.settings import Settings
 from stream_app.settings_rules import score_rule
-from stream_app.stages.choices import Choice, choice_record, queries_for, search_for, take_choices
+from stream_app.stages.choices import Choice, choice_record, in_parts, is_choice, queries_for, search_for, take_choices
 from stream_app.stages.learning import initial_state, scorer_of
 from stream_app.stages.listing import KnownItems, ListRule, ScorerInForce, offered
+from stream_app.stages.profile import UserProfile
+from stream_app.stages.ranking import Candidates
 from stream_app.stages.scorer_epochs import ScorerStage, ServedScorer, WaitingChoice
-
-CHOICES_AT_ONCE = 256
-"""Choices that the index is asked for together."""
 
 
 class OfflineScoring:
@@ -44,6 +49,28 @@ class OfflineScoring:
         """Take slice vectors that the profiles do not know of yet, and how far their partitions are behind them."""
         self.learn(self._told(self._choices(vectors), items), progress)
 
+    def take_offered(
+        self,
+        vectors: Sequence[SliceVectorRecord],
+        profile: UserProfile,
+        found: Candidates,
+        features_CF: npt.NDArray[np.float64],
+    ) -> None:
+        """The same for the slice vectors of one user, when it is known already what was `offered` to them before.
+
+        Args:
+            vectors: Slice vectors that the profile does not know of yet.
+            profile: The user's.
+            found: The candidates just before.
+            features_CF: (C, F) float64 features of the candidates, in their order.
+        """
+        made = (
+            choice_record(Choice(vector, profile), found, features_CF, self._score)
+            for vector in self._sampled(vectors)
+            if is_choice(vector, profile)
+        )
+        self.learn((choice for choice in made if choice is not None), ())
+
     def learn(self, choices: Iterable[ChoiceRecord], progress: Iterable[ProgressRecord]) -> None:
         """Role `score`: collect choices, and learn from those of complete scorer-epochs."""
         stage = self._stage
@@ -62,8 +89,11 @@ class OfflineScoring:
         del self._scorers[: max(0, place - 1)]
         return self._scorers[0]
 
+    def _sampled(self, vectors: Sequence[SliceVectorRecord]) -> list[SliceVectorRecord]:
+        return [vector for vector in vectors if self._score.is_sampled(vector.user_id.encode("utf-8"))]
+
     def _choices(self, vectors: Sequence[SliceVectorRecord]) -> list[Choice]:
-        sampled = [vector for vector in vectors if self._score.is_sampled(vector.user_id.encode("utf-8"))]
+        sampled = self._sampled(vectors)
         known = self._roles.profiles
         users = {vector.user_id for vector in sampled if vector.user_id in known}
         # Copies: the profiles themselves are brought up to date by whoever makes the lists.
@@ -72,8 +102,7 @@ class OfflineScoring:
         return sorted(choices, key=lambda choice: choice.record.join_epoch or 0)
 
     def _told(self, choices: Sequence[Choice], items: KnownItems) -> Iterator[ChoiceRecord]:
-        for start in range(0, len(choices), CHOICES_AT_ONCE):
-            part = choices[start : start + CHOICES_AT_ONCE]
+        for part in in_parts(choices):
             search = search_for(part, self._candidates)
             found = self._roles.index.search(search.vectors_UD, max(search.limits)).ids
             for choice, query in zip(part, queries_for(search, part, found), strict=True):

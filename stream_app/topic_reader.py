@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Literal, Self
+from functools import partial
+from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from stream_app.errors import KafkaUnreachableError, TopicMismatchError
-from stream_app.kafka import REQUEST_TIMEOUT_MS, as_unreachable, connection, start_reading
+from stream_app.errors import KafkaUnreachableError
+from stream_app.groupless_reader import POLL_MS, GrouplessReader, IsolationLevel
+from stream_app.kafka import as_unreachable
 from stream_app.settings import Settings
 from stream_app.topics import MAX_RECORD_BYTES
 
@@ -21,11 +22,6 @@ DEFAULT_TIMEOUT_S: Final = 60.0
 FIRST_WINDOW: Final = 128
 """Offsets in the first window of a backward reading. The newest record of a busy key is near the end, and
 one fetch brings this many; each further window is twice as large, so that the number of seeks stays small."""
-
-IsolationLevel = Literal["read_uncommitted", "read_committed"]
-
-POLL_MS: Final = 200
-"""How long one poll waits for records, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +37,7 @@ class StoredRecord:
     headers: tuple[tuple[str, bytes], ...]
 
 
-class TopicReader:
+class TopicReader(GrouplessReader):
     """Reads topics without a consumer group, so that nothing is committed and nobody is rebalanced.
 
     Use it as an asynchronous context manager, for one reading at a time.
@@ -64,49 +60,9 @@ class TopicReader:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         isolation_level: IsolationLevel = "read_uncommitted",
     ) -> None:
-        self._settings = settings
+        new_consumer = partial(AIOKafkaConsumer, max_partition_fetch_bytes=MAX_RECORD_BYTES)
+        super().__init__(settings, isolation_level, new_consumer)
         self._timeout_s = timeout_s
-        self._isolation_level = isolation_level
-        self._consumer: Any = None
-
-    async def __aenter__(self) -> Self:
-        self._consumer = AIOKafkaConsumer(
-            **connection(self._settings),
-            enable_auto_commit=False,
-            isolation_level=self._isolation_level,
-            # A fetch that waits for records holds up every other request of the consumer.
-            fetch_max_wait_ms=50,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
-            max_partition_fetch_bytes=MAX_RECORD_BYTES,
-        )
-        await start_reading(self._settings, self._consumer)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._consumer.stop()
-
-    async def num_partitions(self, topic: str) -> int:
-        """How many partitions the topic has."""
-        with as_unreachable(self._settings):
-            # Ask for all: naming a missing topic would create it on many clusters. The consumer's own
-            # `partitions_for_topic` only knows topics that were named before.
-            cluster = await self._consumer._client.fetch_all_metadata()
-        partitions = cluster.partitions_for_topic(topic)
-        if not partitions:
-            raise TopicMismatchError(f"The topic {topic} does not exist.", mend="run `sliceflow topics --create`")
-        return len(partitions)
-
-    async def bounds(self, topic: str, partitions: Iterable[int] | None = None) -> dict[int, tuple[int, int]]:
-        """First offset and end offset (that of the next record to come) of each partition, at this moment."""
-        count = await self.num_partitions(topic)
-        wanted = [TopicPartition(topic, number) for number in (range(count) if partitions is None else partitions)]
-        with as_unreachable(self._settings):
-            self._consumer.assign(wanted)  # makes the consumer look up where the partitions are
-            starts = await self._consumer.beginning_offsets(wanted)
-            ends = await self._consumer.end_offsets(wanted)
-        return {tp.partition: (starts[tp], ends[tp]) for tp in wanted}
 
     async def read_range(self, topic: str, ranges: dict[int, tuple[int, int]]) -> AsyncGenerator[StoredRecord, None]:
         """The records of each partition from its first up to before its end offset, each partition in order.

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import pytest
 
 from index import build_index
-from stream_app import views
+from stream_app import item_view
 from stream_app.broker import EmbeddedBroker
 from stream_app.faustkit import Run
+from stream_app.item_view import ItemView
 from stream_app.kafka import connection
 from stream_app.records import Item, encode
 from stream_app.settings import KafkaSettings, Settings
-from stream_app.views import ItemView, TopicEnds
+from stream_app.topic_ends import TopicEnds
 from tests.support import create_topics, publish
 
 
@@ -53,12 +54,12 @@ def test_lists_wait_until_the_catalogue_is_read() -> None:
 def test_an_end_that_nothing_leads_to_is_not_waited_for_twice(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(views, "CATALOGUE_WAIT_S", 0.01)
+    monkeypatch.setattr(item_view, "CATALOGUE_WAIT_S", 0.01)
 
     async def story() -> None:
         view = new_view()
         await view.catch_up({0: 5, 1: 0})
-        monkeypatch.setattr(views, "CATALOGUE_WAIT_S", 3600.0)
+        monkeypatch.setattr(item_view, "CATALOGUE_WAIT_S", 3600.0)
         await asyncio.wait_for(view.catch_up({0: 5, 1: 0}), 10)
 
     with caplog.at_level(logging.WARNING):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from types import TracebackType
-from typing import Any, Final, Literal, Self
+from functools import partial
+from typing import Final
 
 from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
@@ -14,21 +14,16 @@ from stream_app.audit.runs import before
 from stream_app.errors import KafkaUnreachableError, TopicMismatchError
 from stream_app.faustkit.fetching import RunConsumer
 from stream_app.faustkit.run import MAX_RUN_BYTES, Run
-from stream_app.kafka import REQUEST_TIMEOUT_MS, as_unreachable, connection, start_reading
+from stream_app.groupless_reader import POLL_MS, GrouplessReader, IsolationLevel
+from stream_app.kafka import as_unreachable
 from stream_app.replay.report import Progress
 from stream_app.settings import Settings
-
-POLL_MS: Final = 200
-"""How long one fetch waits for records, at most."""
 
 STALLED_S: Final = 60.0
 """A partition that yields nothing for this long is given up: a healthy broker answers in milliseconds."""
 
-Bounds = dict[int, tuple[int, int]]
-"""First offset and end offset (that of the next record to come) by partition."""
 
-
-class RunsReader:
+class RunsReader(GrouplessReader):
     """Reads partitions of topics in runs, one after the other.
 
     Args:
@@ -41,50 +36,10 @@ class RunsReader:
         KafkaUnreachableError: On entering or reading, the broker does not answer, or not in time.
     """
 
-    def __init__(
-        self, settings: Settings, isolation: Literal["read_committed", "read_uncommitted"], show: Progress
-    ) -> None:
-        self._settings = settings
-        self._isolation = isolation
+    def __init__(self, settings: Settings, isolation: IsolationLevel, show: Progress) -> None:
+        new_consumer = partial(RunConsumer, auto_offset_reset="none", max_partition_fetch_bytes=MAX_RUN_BYTES)
+        super().__init__(settings, isolation, new_consumer)
         self._show = show
-        self._consumer: Any = None
-
-    async def __aenter__(self) -> Self:
-        self._consumer = RunConsumer(
-            **connection(self._settings),
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level=self._isolation,
-            # A fetch that waits for records holds up every other request of the consumer.
-            fetch_max_wait_ms=50,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
-            max_partition_fetch_bytes=MAX_RUN_BYTES,
-        )
-        await start_reading(self._settings, self._consumer)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._consumer.stop()
-
-    async def bounds(self, topic: str) -> Bounds:
-        """Where each partition begins and ends at this moment.
-
-        Raises:
-            TopicMismatchError: The topic does not exist.
-        """
-        with as_unreachable(self._settings):
-            # All topics are asked for: naming a missing one would create it on many clusters.
-            cluster = await self._consumer._client.fetch_all_metadata()
-            numbers = cluster.partitions_for_topic(topic)
-            if not numbers:
-                raise TopicMismatchError(f"The topic {topic} does not exist.", mend="run `sliceflow topics --create`")
-            wanted = [TopicPartition(topic, number) for number in sorted(numbers)]
-            self._consumer.assign(wanted)  # makes the consumer look up where the partitions are
-            starts = await self._consumer.beginning_offsets(wanted)
-            ends = await self._consumer.end_offsets(wanted)
-        return {tp.partition: (starts[tp], ends[tp]) for tp in wanted}
 
     async def runs(self, topic: str, partition: int, start: int, end: int) -> AsyncIterator[Run]:
         """The records of one partition from offset `start` up to before `end`, in order.

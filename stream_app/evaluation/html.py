@@ -8,7 +8,7 @@ from typing import Final
 
 from stream_app.evaluation.results import CHIEF, EvaluationReport, MethodResult
 from stream_app.evaluation.svg import Bar, bar_chart
-from stream_app.evaluation.text import by_quality, difference_text, number
+from stream_app.evaluation.text import BEYOND_HEADER, beyond_cells, by_quality, difference_text
 from stream_app.stages.metrics import ALL_METRICS
 
 _STYLE: Final = """
@@ -97,26 +97,12 @@ def _measure_table(report: EvaluationReport) -> str:
 
 
 def _beyond_table(report: EvaluationReport) -> str:
-    rows = [
-        (
-            method,
-            [
-                number(method.coverage, 3),
-                number(method.novelty_bits, 2),
-                number(method.popularity_percentile, 3),
-                number(method.mean_users, 1),
-            ],
-        )
-        for method in by_quality(report.methods)
-        if method.coverage is not None
-    ]
-    header = ["method", "coverage", "novelty (bits)", "popularity percentile", "mean users"]
-    return _table(report, header, rows) if rows else ""
+    rows = [(method, beyond_cells(method)) for method in by_quality(report.methods) if method.coverage is not None]
+    return _table(report, ["method", *BEYOND_HEADER], rows) if rows else ""
 
 
 def _segments(report: EvaluationReport) -> str:
-    best = report.best_other()
-    names = [report.methods[0].name, *([best.name] if best is not None else [])]
+    names = report.compared()
     charts = []
     for part in report.segments:
         bars = [Bar(name, part.measures[name][CHIEF], kind=_kind(report, name)) for name in names]

@@ -77,6 +77,11 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
         """The best method by NDCG@10 but the first; None where it stands alone."""
         return max(self.methods[1:], key=lambda method: method.measures[CHIEF].mean, default=None)
 
+    def compared(self) -> list[str]:
+        """Names of the first method and of the best other one, where there is one."""
+        best = self.best_other()
+        return [self.methods[0].name, *([best.name] if best is not None else [])]
+
 
 def report_of(
     findings: Findings,

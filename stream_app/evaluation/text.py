@@ -9,6 +9,9 @@ from stream_app.evaluation.results import CHIEF, EvaluationReport, MethodResult
 SHOWN = ("HR@10", "NDCG@10", "MRR@10", "HR@20", "Recall@10", "Precision@10", "F1@10", "MAP@10", "Accuracy@1", "AUC")
 """Measures of the text table."""
 
+BEYOND_HEADER = ("coverage", "novelty (bits)", "popularity percentile", "mean users")
+"""What is told of the first ten items of lists."""
+
 
 def text_of(report: EvaluationReport) -> str:
     """All tables, one below the other."""
@@ -45,23 +48,24 @@ def difference_text(method: MethodResult) -> str:
 def beyond_table(report: EvaluationReport) -> str:
     """What the first ten items of the lists are like."""
     rows = [
-        [
-            method.name,
-            number(method.coverage, 3),
-            number(method.novelty_bits, 2),
-            number(method.popularity_percentile, 3),
-            number(method.mean_users, 1),
-        ]
-        for method in by_quality(report.methods)
-        if method.coverage is not None
+        [method.name, *beyond_cells(method)] for method in by_quality(report.methods) if method.coverage is not None
     ]
-    return aligned(["first ten items", "coverage", "novelty (bits)", "popularity percentile", "mean users"], rows)
+    return aligned(["first ten items", *BEYOND_HEADER], rows)
+
+
+def beyond_cells(method: MethodResult) -> list[str]:
+    """What the first ten items of a method's lists are like, in the columns of `BEYOND_HEADER`."""
+    return [
+        number(method.coverage, 3),
+        number(method.novelty_bits, 2),
+        number(method.popularity_percentile, 3),
+        number(method.mean_users, 1),
+    ]
 
 
 def segment_table(report: EvaluationReport) -> str:
     """NDCG@10 of the first method and of the best other one, by segment."""
-    best = report.best_other()
-    names = [report.methods[0].name, *([best.name] if best is not None else [])]
+    names = report.compared()
     rows = [
         [part.name, f"{part.targets:,}", f"{part.share:.1%}", *(f"{part.measures[name][CHIEF]:.4f}" for name in names)]
         for part in report.segments

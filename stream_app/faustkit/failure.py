@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 log = logging.getLogger("sliceflow.faustkit")
@@ -22,3 +24,12 @@ def end_process(reason: str, error: BaseException | None = None) -> NoReturn:
     print(f"sliceflow: {reason}", file=sys.stderr, flush=True)
     logging.shutdown()
     os._exit(FAILED)
+
+
+@contextmanager
+def ending_process(reason: str) -> Iterator[None]:
+    """End the process with `reason` where the block fails; being cancelled is no failure."""
+    try:
+        yield
+    except Exception as error:
+        end_process(f"{reason}: {error}", error)

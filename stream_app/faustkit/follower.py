@@ -9,7 +9,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from stream_app.faustkit.failure import end_process
+from stream_app.faustkit.failure import ending_process
 from stream_app.faustkit.fetching import RunConsumer
 from stream_app.faustkit.run import Run
 
@@ -55,12 +55,8 @@ class Follower:
         await self._caught_up.wait()
 
     async def _follow(self) -> None:
-        try:
+        with ending_process(f"Topic {self._topic} could not be followed"):
             await self._read()
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            end_process(f"Topic {self._topic} could not be followed: {error}", error)
 
     async def _read(self) -> None:
         consumer = RunConsumer(**self._connection, enable_auto_commit=False, auto_offset_reset="earliest")

@@ -18,7 +18,7 @@ from faust.tables.recovery import Recovery
 from mode import Service
 
 from stream_app.faustkit.changelog import ChangelogReader, RecoveryError
-from stream_app.faustkit.failure import end_process
+from stream_app.faustkit.failure import ending_process
 from stream_app.faustkit.store import PartitionStore
 
 log = logging.getLogger("sliceflow.recovery")
@@ -68,12 +68,8 @@ class ChangelogRecovery(Recovery):
                 return
             self.signal_recovery_start.clear()
             generation_id = self._generation_id
-            try:
+            with ending_process("The stores could not be recovered"):
                 is_open = await self.app.open_partitions()
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                end_process(f"The stores could not be recovered: {error}", error)
             if is_open:
                 await self._resume_streams(generation_id=generation_id)
 

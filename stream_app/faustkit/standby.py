@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stream_app.faustkit.changelog import ChangelogReader
-from stream_app.faustkit.failure import end_process
+from stream_app.faustkit.failure import ending_process
 from stream_app.faustkit.store import PartitionStore
 
 log = logging.getLogger("sliceflow.standby")
@@ -49,12 +49,8 @@ class Standby:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _follow(self) -> None:
-        try:
+        with ending_process(f"The standby copies of {self._changelog} could not be kept"):
             await self._read()
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            end_process(f"The standby copies of {self._changelog} could not be kept: {error}", error)
 
     async def _read(self) -> None:
         limits = {"partition_bytes": PARTITION_BYTES, "fetch_bytes": FETCH_BYTES}

@@ -10,7 +10,7 @@ Shapes: C candidates, F features.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +28,9 @@ MAX_NEGATIVES = 60
 
 WHOLE_ONE_IN = 8
 """Of so many choices one is published with all candidates: only there the item's place in the list can be told."""
+
+CHOICES_AT_ONCE = 256
+"""Choices that the index is asked for together; each holds the set of what its user has seen, at most some 100 KB."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,12 @@ def is_choice(record: SliceVectorRecord, profile: UserProfile) -> bool:
     """
     *before, item_id = record.items
     return record.fresh and profile.release == record.release and item_id not in profile.seen and item_id not in before
+
+
+def in_parts(choices: Sequence[Choice]) -> Iterator[Sequence[Choice]]:
+    """The choices in order, at most `CHOICES_AT_ONCE` in a part."""
+    for start in range(0, len(choices), CHOICES_AT_ONCE):
+        yield choices[start : start + CHOICES_AT_ONCE]
 
 
 def search_for(choices: Sequence[Choice], candidates: int) -> Search:

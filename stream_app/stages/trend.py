@@ -72,9 +72,7 @@ class TrendStage:
         progress = self.totals.sources.setdefault(record.partition, SourceProgress())
         progress.epoch = max(progress.epoch, record.epoch)
         progress.strict = record.strict
-        if record.item_id is None:
-            return
-        if record.offset <= progress.offset:
+        if record.item_id is None or record.offset <= progress.offset:
             return
         progress.offset = record.offset
         position, statistics = self._statistics(record.item_id)

@@ -21,7 +21,7 @@ def build(settings: Settings, app: BatchApp, report: Report) -> RoleApp:
 
     def new_processor(partition: int) -> ChooseProcessor:
         views.trends.add_view(partition)
-        return ChooseProcessor(rule, written, views.trends, views.items, views.catalogue, views.executor)
+        return ChooseProcessor(rule, written, views.trends, views.items)
 
     app.attach(topics.prefixed(settings.prefix, topics.SLICE_VECTORS), new_processor, table=tables.USER_CHOICES)
     return RoleApp(app, views.before)

@@ -29,7 +29,7 @@ def build(settings: Settings, app: BatchApp, report: Report) -> RoleApp:
     def new_processor(partition: int) -> RecommendProcessor:
         views.trends.add_view(partition)
         scorers.add_view(partition)
-        return RecommendProcessor(rule, written, views.trends, scorers, views.items, views.catalogue, views.executor)
+        return RecommendProcessor(rule, written, views.trends, scorers, views.items)
 
     app.before_open(scorers.restart)
     app.attach(topics.prefixed(settings.prefix, topics.SLICE_VECTORS), new_processor, table=tables.USER_VECTORS)

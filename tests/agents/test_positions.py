@@ -101,7 +101,7 @@ def test_profiles_that_are_read_again_leave_newer_positions_alone() -> None:
     scorer = Scorer(feature_names=["popularity"], weights=[0.0])
     rule = ListRule("events", RELEASE, scorer, ScoreRule(10, 20, 1.0, 9), 10, 10)
     nobody: Any = None  # who is not asked when there is nothing new
-    processor = RecommendProcessor(rule, RecommendTopics("lists"), nobody, nobody, nobody, nobody, nobody)
+    processor = RecommendProcessor(rule, RecommendTopics("lists"), nobody, nobody, nobody)
     kept = Kept()
     kept.values[b"u"] = Stored(100, tables.encode_value(UserProfile(seen=["i1"])))
     assert kept.take(processor, run_of_values(vectors, 81)).changes == {}

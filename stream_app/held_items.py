@@ -1,0 +1,52 @@
+"""The items as the roles that look up candidates ask for them, one run after the other.
+
+Shapes: U users or choices, D dimensions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from concurrent.futures import Executor
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_app.item_view import ItemView
+from stream_app.records import SliceVectorRecord
+from stream_app.stages.listing import KnownItems, Search
+from stream_app.topic_ends import TopicEnds
+
+
+class HeldItems:
+    """The item index and the catalogue of a process, for all its partitions.
+
+    Args:
+        view: Holds both.
+        catalogue: Tells where the topic of the catalogue ends.
+        executor: One thread, for the index.
+    """
+
+    def __init__(self, view: ItemView, catalogue: TopicEnds, executor: Executor) -> None:
+        self._view = view
+        self._catalogue = catalogue
+        self._executor = executor
+
+    async def catch_up(self, records: Iterable[SliceVectorRecord]) -> None:
+        """Wait for the catalogue as it is now where any of the records is replayed: it was sent before the events."""
+        if any(record.join_epoch is not None for record in records):
+            await self._view.catch_up(await self._catalogue.ends())
+
+    def known(self) -> KnownItems:
+        """The items as a list may use them now."""
+        return KnownItems(self._view.version, self._view.is_available, self._view.index.vectors_of)
+
+    async def search(self, search: Search) -> list[list[str]]:
+        """The items nearest to each vector (U, D), best first; none where the index is empty."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, self._ids, search.vectors_UD, max(search.limits))
+
+    def _ids(self, vectors_UD: npt.NDArray[np.float32], num_items: int) -> list[list[str]]:
+        if not len(self._view.index):
+            return [[] for _ in vectors_UD]
+        return self._view.index.search(vectors_UD, num_items).ids
