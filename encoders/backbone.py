@@ -10,45 +10,20 @@ Shapes: S slices, L events, D dimensions of this model, B of the backbone, P pla
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
-from encoders.pretrained import LoraSettings, PretrainedModelError, config_of, load_pretrained, merged, with_lora
+from encoders.pretrained import PretrainedModelError, config_of, load_pretrained, merged, with_lora
+from encoders.training_config import BackboneSettings
 
 # Special tokens that most configurations name; there are no tokens here.
 NO_TOKENS = ("bos_token_id", "eos_token_id")
 # RoBERTa and its kin number places from their padding token, 1, so it has to stay. Where it is a token of a large
 # vocabulary it has no such meaning, and would keep that table alive.
 MOST_PADDING_TOKEN = 7
-
-
-@dataclass(frozen=True)
-class BackboneSettings:
-    """Which sequence model, and how it is trained.
-
-    Args:
-        source: of pretrained weights, see `encoders.pretrained.locate`; None makes random ones from `config`.
-        config: fields of the library's configuration, ``model_type`` among them; empty with a source.
-        tuning: "full" trains all weights, "lora" adapters only.
-        lora: shape of the adapters.
-    """
-
-    source: str | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)
-    tuning: Literal["full", "lora"] = "full"
-    lora: LoraSettings = field(default_factory=LoraSettings)
-
-    def __post_init__(self) -> None:
-        if (self.source is None) == (not self.config):
-            raise ValueError("a backbone needs either a source of weights or a configuration, not both")
-        if self.tuning not in ("full", "lora"):
-            raise ValueError(f"tuning is {self.tuning!r}, expected 'full' or 'lora'")
-        if self.tuning == "lora" and self.source is None:
-            raise ValueError("LoRA leaves the weights as they are, and these would be random; give a source of weights")
 
 
 class SequenceBackbone(nn.Module):
@@ -61,6 +36,9 @@ class SequenceBackbone(nn.Module):
 
     def __init__(self, model: PreTrainedModel, dim: int) -> None:
         super().__init__()
+        # The library's other implementations take another way when no slice of a batch is padded. Nobody promises that
+        # both round alike, and a slice's bytes must not depend on its companions.
+        model.set_attn_implementation("eager")
         width = int(model.config.hidden_size)
         self.inward = nn.Linear(dim, width) if width != dim else nn.Identity()
         self.model: nn.Module = model
@@ -77,6 +55,8 @@ class SequenceBackbone(nn.Module):
         Returns:
             (S, L, D) float32.
         """
+        if not len(tokens_SLD):
+            return tokens_SLD  # several models of the library cannot do with no row
         inputs_SPD = tokens_SLD if prefix_SPD is None else torch.cat([prefix_SPD, tokens_SLD], dim=1)
         mask = None
         if mask_SP is not None:

@@ -9,7 +9,7 @@ vector (weights, items, event types, dimensions), so adding a scorer leaves vect
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from encoders.spec import (
     write_spec,
 )
 from encoders.trained import TrainedModel
+from encoders.training_config import config_values
 from encoders.transformer import SliceModel
 from encoders.vocabulary import Vocabulary
 
@@ -85,6 +86,7 @@ def save_model(trained: TrainedModel, folder: Path, *, name: str = "slices", hal
         "half_lives_ms": _half_lives_ms(trained.model),
         "seed": trained.config.seed,
         "training": training_summary(trained),
+        **({"item_sources": dict(trained.item_sources)} if trained.item_sources else {}),
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SPEC_FILE).unlink(missing_ok=True)
@@ -110,7 +112,7 @@ def training_summary(trained: TrainedModel) -> dict[str, Any]:
     """How a model came about, as JSON. Wall-clock seconds are left out: the same training, the same bytes."""
     best = trained.curve[trained.best_epoch - 1]
     return {
-        "config": asdict(trained.config),
+        "config": config_values(trained.config),
         "split_ms": trained.split_ms,
         "num_train_targets": trained.num_train_targets,
         "num_validation_targets": trained.num_validation_targets,
@@ -134,6 +136,7 @@ def load_model(folder: Path) -> LoadedModel:
     Raises:
         DamagedModelError: if a file is missing or altered, or the files do not fit each other.
         ModelVersionError: if the format is one this program does not read.
+        PretrainedModelError: if its backbone is of a kind that the installed transformers does not know.
     """
     spec = load_spec(folder)
     data = {name: read_file(folder, spec, name) for name in {WEIGHTS_FILE, ITEMS_FILE, *spec.files}}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +34,9 @@ BUCKETS_PER_NAME = 4
 """Buckets for each different word, category or tag, at least: at most one in four or five then shares its bucket."""
 
 NUM_PRICE_BUCKETS = 16
+
+TEXT, IMAGES = "text", "images"
+"""Kinds of models that read items; of those in a model folder also the names of their folders."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ class ItemFeatures:
     images_NI: Float32Array
 
     def __post_init__(self) -> None:
-        lengths = {field.name: len(getattr(self, field.name)) for field in fields(self)}
+        lengths = {one.name: len(getattr(self, one.name)) for one in fields(self)}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"features of different numbers of items: {lengths}")
 
@@ -158,16 +161,18 @@ class KnownItems:
     Args:
         spec: which features there are.
         features: of all named items, in the vocabulary's order.
+        sources: where the models were found that made text and image vectors, by kind ("text", "images").
     """
 
     spec: FeatureSpec
     features: ItemFeatures
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def digest(self) -> str:
-        """SHA-256 of all of it: equal digests, equal items."""
+        """SHA-256 of specification and features: equal digests, equal items."""
         found = hashlib.sha256(repr(self.spec).encode())
-        for field in fields(self.features):
-            found.update(np.ascontiguousarray(getattr(self.features, field.name)).tobytes())
+        for one in fields(self.features):
+            found.update(np.ascontiguousarray(getattr(self.features, one.name)).tobytes())
         return found.hexdigest()
 
 
@@ -251,6 +256,24 @@ def item_features(
         images_NI=images_NI,
     )
     return features, refused
+
+
+def known_items(
+    contents: Sequence[ItemContent], text: TextEncoder | None = None, images: ImageEncoder | None = None
+) -> tuple[KnownItems, dict[int, str]]:
+    """What a training knows of items, in their order; the features and their sizes come from these items alone.
+
+    Args:
+        contents: of the items of a vocabulary.
+        text: text model, if there is one.
+        images: image model, if there is one.
+
+    Returns:
+        That; and the position and reason of each item whose picture cannot be used.
+    """
+    spec = feature_spec(contents, text, images)
+    features, refused = item_features(contents, spec, text, images)
+    return KnownItems(spec, features), refused
 
 
 def _check_model(kind: str, expected: str, found: str) -> None:

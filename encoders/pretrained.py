@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from encoders.contract import EncoderError
+from encoders.training_config import LoraSettings
 
 PACKAGE_PREFIX = "package:"
 CONFIG_FILE = "config.json"
@@ -35,27 +35,6 @@ transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 class PretrainedModelError(EncoderError):
     """A pretrained model cannot be found, read or used here; the message says which and why."""
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """Low-rank adapters on every linear layer: W + (alpha / rank) · B A, with A and B learned, W frozen.
-
-    Args:
-        rank: columns of B.
-        alpha: scale of the adapters; twice the rank is usual.
-        dropout: share of the adapters' inputs dropped in training.
-
-    Source: arXiv 2106.09685; all linear layers as in arXiv 2305.14314.
-    """
-
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha < 1 or not 0 <= self.dropout < 1:
-            raise ValueError(f"{self}: expected rank and alpha of at least 1 and a dropout in [0, 1)")
 
 
 def locate(source: str) -> str:

@@ -70,9 +70,12 @@ def pruned(model: SliceModel, batch: TrainBatch, *, num_heads: int, num_layers: 
         A model in evaluation mode, on the same device; with nothing to remove its weights are the same bytes.
 
     Raises:
-        ValueError: if a number is out of its range, the batch has no targets, or the model is compressed.
+        ValueError: if a number is out of its range, the batch has no targets, or the model is compressed or has a
+            backbone.
     """
     require_plain(model)
+    if model.backbone is not None:
+        raise ValueError("the model has a backbone: only blocks are pruned; take a smaller backbone")
     for name, wanted, found in (
         ("num_heads", num_heads, model.dims.num_heads),
         ("num_layers", num_layers, model.dims.num_layers),

@@ -1,7 +1,8 @@
 """The slow oracle of the runtime: one slice at a time, in numpy and float64, straight from the formulas.
 
 It shares no code with the fast path but the weights. Attention is written out place by place, memory by its
-direct sum; nothing is padded, batched or fused.
+direct sum; nothing is padded, batched or fused. A backbone is the library's own, in float32: in
+float64 several of its models give no numbers where a place has nothing to attend to.
 
 Shapes: S slices, n events of one slice, c events before it, D dimensions, R rows of a memory, I items.
 """
@@ -12,6 +13,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from encoders.checkpoint import LoadedModel
 from encoders.contract import (
@@ -44,6 +46,7 @@ class ReferenceEncoder:
         }
         # What an item's features make of it is the item tower's business; from there on it is a row of a table.
         self._weights["items.weight"] = loaded.model.item_table().detach().cpu().double().numpy()
+        self._backbone = loaded.model.backbone
 
     @property
     def release(self) -> str:
@@ -167,6 +170,9 @@ class ReferenceEncoder:
         return np.array(tokens, dtype=np.float64).reshape(-1, self.dim) * math.sqrt(self.dim)
 
     def _states(self, tokens_nD: Float64Array, context_cD: Float64Array, memory_RD: Float64Array) -> Float64Array:
+        if self._backbone is not None:
+            states_nD = self._read(tokens_nD, context_cD, memory_RD)
+            return np.stack([self._norm("final_norm", state_D) for state_D in states_nD])
         if self.context_events:
             normed = [self._norm("context_norm", token_D) for token_D in context_cD]
             context_cD = np.array(normed, dtype=np.float64).reshape(-1, self.dim)
@@ -174,6 +180,20 @@ class ReferenceEncoder:
         for layer in range(self._spec.dims.num_layers):
             states_nD = self._block(f"blocks.{layer}", states_nD, context_cD, memory_RD)
         return np.stack([self._norm("final_norm", state_D) for state_D in states_nD])
+
+    def _read(self, tokens_nD: Float64Array, context_cD: Float64Array, memory_RD: Float64Array) -> Float64Array:
+        """The backbone's states of one slice; each row of the memory and event before has its place, filled or not."""
+        assert self._backbone is not None
+        num_rows = self._spec.dims.num_places - self.context_events - self.slice_events
+        prefix_PD = np.zeros((num_rows + self.context_events, self.dim))
+        is_real_P = np.zeros(len(prefix_PD), dtype=np.bool_)
+        for rows_nD, end in ((memory_RD, num_rows), (context_cD, len(prefix_PD))):
+            prefix_PD[end - len(rows_nD) : end] = rows_nD
+            is_real_P[end - len(rows_nD) : end] = True
+        with torch.no_grad():
+            tokens, prefix, is_real = (torch.from_numpy(values)[None] for values in (tokens_nD, prefix_PD, is_real_P))
+            states_nD: Float64Array = self._backbone(tokens.float(), prefix.float(), is_real)[0].double().numpy()
+        return states_nD
 
     def _gap_row(self, gap_ms: int) -> int:
         if gap_ms <= NO_GAP_MS:

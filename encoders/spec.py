@@ -28,31 +28,21 @@ RELEASE_HASH_DIGITS = 12
 MEND = "fetch the folder again, or train a new model with `sliceflow train`"
 
 
-@dataclass(frozen=True)
-class ModelDims:
-    """Everything that decides a model's tensors; two models with equal dims have equal shapes.
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """What is chosen of a model's shape, whatever the data are.
 
     Args:
-        num_item_rows: V, rows of the item table, padding and unknown included.
-        num_type_rows: rows of the event type table, padding and unknown included.
-        dim: D; divisible by `num_heads`.
-        num_layers: transformer blocks.
-        num_heads: attention heads of each block.
-        slice_events: L.
-        context_events: C, events before the slice that it may look back at; 0 for none, L at most.
+        dim: D, length of all vectors; divisible by `num_heads`.
+        num_layers: transformer blocks; without effect with a backbone.
+        num_heads: attention heads of each block; without effect with a backbone.
+        slice_events: L, longest slice.
+        context_events: C, events before a slice that it looks back at; 0 for none.
         merge: how the codes of slices become a memory; see `encoders.merges`.
-        num_half_lives: H, where the merge has learned half-lives ("decayed", "tokens").
-        num_codes: codes kept where the merge is "concat".
-        gap_edges_ms: rising edges of the time gap buckets, in milliseconds.
-        items: features of the item tower; none for a plain table of embeddings.
-        head_dim: width of an attention head, where heads were pruned; None for ``dim / num_heads``.
-
-    Raises:
-        ValueError: if a number is out of its range, or the merge is not known.
+        num_half_lives: H, decayed means kept per user, where the merge has learned half-lives ("decayed", "tokens").
+        num_codes: codes kept per user, where the merge is "concat".
     """
 
-    num_item_rows: int
-    num_type_rows: int
     dim: int = 64
     num_layers: int = 2
     num_heads: int = 2
@@ -61,9 +51,31 @@ class ModelDims:
     merge: MergeKind = "decayed"
     num_half_lives: int = 4
     num_codes: int = 4
+
+
+@dataclass(frozen=True)
+class ModelDims(ModelShape):
+    """Everything that decides a model's tensors; two models with equal dims have equal shapes.
+
+    Args:
+        num_item_rows: V, rows of the item table, padding and unknown included.
+        num_type_rows: rows of the event type table, padding and unknown included.
+        gap_edges_ms: rising edges of the time gap buckets, in milliseconds.
+        items: features of the item tower; none for a plain table of embeddings.
+        head_dim: width of an attention head, where heads were pruned; None for ``dim / num_heads``.
+        backbone: whole configuration of the sequence model in place of the blocks, see `encoders.backbone`; None for
+            blocks.
+
+    Raises:
+        ValueError: if a number is out of its range, the merge is not known, or the context is longer than a slice.
+    """
+
+    num_item_rows: int
+    num_type_rows: int
     gap_edges_ms: tuple[int, ...] = default_gap_edges_ms()
     items: FeatureSpec = field(default_factory=FeatureSpec)
     head_dim: int | None = None
+    backbone: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         numbers = {name: value for name, value in asdict(self).items() if isinstance(value, int)}
@@ -105,6 +117,11 @@ class ModelDims:
         }[self.merge]
 
     @property
+    def num_places(self) -> int:
+        """Places that a backbone sees at once: the memory's rows where they enter, the events before, the slice."""
+        return (self.num_memory_rows if self.merge == "tokens" else 0) + self.context_events + self.slice_events
+
+    @property
     def summary_dim(self) -> int:
         """X, what the autoencoder squeezes into D."""
         return 2 * self.dim
@@ -122,6 +139,7 @@ class ModelSpec:
         seed: the model was trained with.
         training: summary of the training: config, targets, curve.
         files: SHA-256 of every other file, by name.
+        item_sources: where the models that read items' texts and images were found, by kind ("text", "images").
     """
 
     release: str
@@ -131,6 +149,7 @@ class ModelSpec:
     seed: int
     training: Mapping[str, Any]
     files: Mapping[str, str]
+    item_sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def merge(self) -> MergeSpec:
@@ -167,7 +186,7 @@ def load_spec(folder: Path) -> ModelSpec:
         DamagedModelError: if it is missing, is no JSON, was altered or lacks a field.
         ModelVersionError: if its format is one this program does not read.
     """
-    body = _signed_body(folder)
+    body = {"item_sources": {}, **_signed_body(folder)}
     try:
         dims = _dims(body["dims"])
         values = {one.name: body[one.name] for one in fields(ModelSpec)}
@@ -179,8 +198,8 @@ def load_spec(folder: Path) -> ModelSpec:
 
 
 def dims_values(dims: ModelDims) -> dict[str, Any]:
-    """Dimensions as JSON values; item features and the width of heads are named only where they were given."""
-    unnamed = {"items": dims.items.is_empty, "head_dim": dims.head_dim is None}
+    """Dimensions as JSON values; item features, width of heads and backbone are named only where they were given."""
+    unnamed = {"items": dims.items.is_empty, "head_dim": dims.head_dim is None, "backbone": dims.backbone is None}
     return {name: value for name, value in asdict(dims).items() if not unnamed.get(name)}
 
 

@@ -15,15 +15,8 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
 
 from encoders.contract import Float32Array
-from encoders.pretrained import (
-    LoraSettings,
-    PretrainedModelError,
-    fingerprint,
-    load_pretrained,
-    locate,
-    merged,
-    with_lora,
-)
+from encoders.pretrained import PretrainedModelError, fingerprint, load_pretrained, locate, merged, with_lora
+from encoders.training_config import LoraSettings
 from encoders.vector_cache import VectorCache, content_key
 
 MAX_TOKENS = 256

@@ -3,7 +3,7 @@
 The adapters (LoRA) are trained before the item tower and then added into the weights, so that afterwards every text
 is encoded once, as with any other frozen model. Training them with the tower would encode every text in every step.
 
-Shapes: P pairs of a batch, T dimensions.
+Shapes: P pairs of a batch, T dimensions, E events.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from encoders.pretrained import LoraSettings
+from encoders.contract import Int64Array
+from encoders.histories import TrainingHistories
 from encoders.text import TransformerText
+from encoders.training_config import LoraSettings
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,21 @@ class TuningSettings:
     max_steps: int = 300
     temperature: float = 0.05
     seed: int = 0
+
+
+def touched_pairs(histories: TrainingHistories, texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Texts of items that a user touched one right after the other in one slice; pairs of equal texts are left out.
+
+    Args:
+        histories: before the split, and nothing else.
+        texts: of all rows of the item table, empty where there is none.
+    """
+    rows_E: Int64Array = histories.item_rows_E
+    slices_E = np.repeat(np.arange(histories.num_slices), histories.slice_lengths())
+    goes_on = slices_E[1:] == slices_E[:-1]
+    found = zip(rows_E[:-1][goes_on].tolist(), rows_E[1:][goes_on].tolist(), strict=True)
+    pairs = ((texts[left], texts[right]) for left, right in found)
+    return [(left, right) for left, right in pairs if left and right and left != right]
 
 
 def tune_text(encoder: TransformerText, pairs: Sequence[tuple[str, str]], settings: TuningSettings) -> list[float]:

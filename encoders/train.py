@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from encoders.item_features import KnownItems
 from encoders.sampling import SliceReader
 from encoders.spec import canonical
 from encoders.trained import TrainedModel, TrainProgress
-from encoders.training_config import TrainConfig
+from encoders.training_config import TrainConfig, config_values
 from encoders.training_run import TrainingRun
 from encoders.training_state import Checkpoints, TrainingState, prefixed, under
 from encoders.transformer import SliceModel
@@ -78,6 +77,7 @@ def train_model(
     Raises:
         TooLittleDataError: with fewer than `MIN_TARGETS` targets or `MIN_ITEMS` items before the split.
         CheckpointError: the checkpoints there are of another training, damaged, or there without `resume`.
+        PretrainedModelError: the backbone cannot be had, or does not do.
         ValueError: if the histories do not fit the vocabulary or the config.
     """
     past = histories.before(split_ms)
@@ -99,10 +99,11 @@ def train_model(
             loop.keep_in(Checkpoints(checkpoint_folder, belongs_to), resume=resume)
         loop.train(on_progress, on_step)
     best_epoch = loop.best_epoch or len(loop.curve)
-    model = loop.best_model().cpu().eval().requires_grad_(False)
-    return TrainedModel(
-        model, vocabulary, config, split_ms, num_targets, len(plan.events_T), tuple(loop.curve), best_epoch
-    )
+    model = loop.best_model().cpu().eval()
+    model.merge_lora()
+    found = (split_ms, num_targets, len(plan.events_T), tuple(loop.curve), best_epoch)
+    sources = items.sources if items else {}
+    return TrainedModel(model.requires_grad_(False), vocabulary, config, *found, sources)
 
 
 def _check_rows(histories: TrainingHistories, vocabulary: Vocabulary) -> None:
@@ -132,7 +133,7 @@ def _belongs_to(
     """All that decides the weights a training ends with, but for the machine."""
     names = [list(vocabulary.item_ids), list(vocabulary.type_names)]
     return {
-        "config": asdict(config),
+        "config": config_values(config),
         "histories_sha256": histories.digest(),
         "vocabulary_sha256": hashlib.sha256(canonical(names)).hexdigest(),
         "split_ms": split_ms,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from encoders.training_config import TrainConfig
 from encoders.transformer import SliceModel
@@ -50,6 +51,7 @@ class TrainedModel:
         num_validation_targets: predictions judged per epoch.
         curve: every epoch trained; the last may have been cut short by the time budget.
         best_epoch: the epoch whose weights these are.
+        item_sources: as in `ModelSpec`.
     """
 
     model: SliceModel
@@ -60,3 +62,4 @@ class TrainedModel:
     num_validation_targets: int
     curve: tuple[TrainProgress, ...]
     best_epoch: int
+    item_sources: Mapping[str, str] = field(default_factory=dict)

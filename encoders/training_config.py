@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-from encoders.contract import MergeKind
+from encoders.spec import ModelShape
 from encoders.vocabulary import FIRST_NAME_ROW
+
+PRETRAINED_RATE_SHARE = 0.05
+"""Of the rate for new weights: 1e-4 where that is 2e-3, as usual for fine-tuning; more would undo what they know."""
 
 
 @dataclass(frozen=True)
@@ -82,18 +86,63 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How a model is built and trained. The defaults suit logs of ten thousand to a few million events.
+class LoraSettings:
+    """Low-rank adapters on every linear layer: W + (alpha / rank) · B A, with A and B learned, W frozen.
 
     Args:
-        dim: D, length of all vectors.
-        num_layers: transformer blocks.
-        num_heads: attention heads of each block.
-        slice_events: L, longest slice.
-        context_events: events before a slice that it looks back at; with shorter slices as many as these have.
-        merge: how the codes of slices become a memory, see `encoders.merges`.
-        num_half_lives: H, decayed means kept per user, where the merge has learned half-lives.
-        num_codes: codes kept per user, where the merge is "concat".
+        rank: columns of B.
+        alpha: scale of the adapters; twice the rank is usual.
+        dropout: share of the adapters' inputs dropped in training.
+
+    Source: arXiv 2106.09685; all linear layers as in arXiv 2305.14314.
+    """
+
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha < 1 or not 0 <= self.dropout < 1:
+            raise ValueError(f"{self}: expected rank and alpha of at least 1 and a dropout in [0, 1)")
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """Which sequence model of the transformers library stands in place of the blocks, and how it is trained.
+
+    Args:
+        source: of pretrained weights, see `encoders.pretrained.locate`; None makes random ones from `config`.
+        config: fields of the library's configuration, ``model_type`` among them; empty with a source.
+        tuning: "full" trains all weights, "lora" adapters only.
+        lora: shape of the adapters.
+    """
+
+    source: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    tuning: Literal["full", "lora"] = "full"
+    lora: LoraSettings = field(default_factory=LoraSettings)
+
+    def __post_init__(self) -> None:
+        if (self.source is None) == (not self.config):
+            raise ValueError("a backbone needs either a source of weights or a configuration, not both")
+        if self.tuning not in ("full", "lora"):
+            raise ValueError(f"tuning is {self.tuning!r}, expected 'full' or 'lora'")
+        if self.tuning == "lora" and self.source is None:
+            raise ValueError("LoRA leaves the weights as they are, and these would be random; give a source of weights")
+
+    @property
+    def rate_share(self) -> float:
+        """The backbone's learning rate as a share of the others': low where all of its weights were trained before."""
+        return PRETRAINED_RATE_SHARE if self.source is not None and self.tuning == "full" else 1.0
+
+
+@dataclass(frozen=True)
+class TrainConfig(ModelShape):
+    """How a model is built and trained. The defaults suit logs of ten thousand to a few million events.
+
+    With slices shorter than `context_events`, contexts are as long as slices.
+
+    Args:
         dropout: share of values dropped while training.
         objective: what is predicted.
         optimisation: optimizer, rate and averaging.
@@ -110,16 +159,9 @@ class TrainConfig:
             None: no limit.
         precision: of the arithmetic; the weights are float32 either way.
         seed: of weights, order, dropout and samples. Same seed, same weights, on one thread of one process.
+        backbone: in place of the blocks; None for blocks.
     """
 
-    dim: int = 64
-    num_layers: int = 2
-    num_heads: int = 2
-    slice_events: int = 16
-    context_events: int = 16
-    merge: MergeKind = "decayed"
-    num_half_lives: int = 4
-    num_codes: int = 4
     dropout: float = 0.2
     objective: Objective = field(default_factory=Objective)
     optimisation: Optimisation = field(default_factory=Optimisation)
@@ -133,3 +175,9 @@ class TrainConfig:
     time_budget_s: float | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
+    backbone: BackboneSettings | None = None
+
+
+def config_values(config: TrainConfig) -> dict[str, Any]:
+    """All dials as JSON values; a backbone is named only where there is one."""
+    return {name: value for name, value in asdict(config).items() if name != "backbone" or value is not None}

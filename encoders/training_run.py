@@ -6,6 +6,8 @@ Shapes: N targets of a batch, E events, V rows of the item table, M sampled nega
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,12 +22,15 @@ from encoders.item_features import FeatureSpec, KnownItems
 from encoders.loss import calibrated_bce_loss, full_softmax_loss, proposal_shares, sampled_softmax_loss
 from encoders.sampling import BatchSampler, SliceReader, TrainBatch
 from encoders.schedule import progress_share, rate_share
-from encoders.spec import ModelDims
+from encoders.spec import ModelDims, ModelShape
 from encoders.trained import TrainProgress
-from encoders.training_config import TrainConfig
+from encoders.training_config import BackboneSettings, TrainConfig
 from encoders.training_state import optimizer_state, optimizer_tensors, prefixed, under
 from encoders.transformer import SliceModel
 from encoders.vocabulary import FIRST_NAME_ROW, Vocabulary
+
+if TYPE_CHECKING:
+    from encoders.backbone import SequenceBackbone
 
 REPORT_EVERY_S = 5.0
 """Between two reports within an epoch: often enough to see that it goes on."""
@@ -195,7 +200,7 @@ class TrainingRun:
         config = self.config.optimisation
         rate = config.learning_rate * rate_share(share, config.warmup_share)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_share"]
 
     def take_step(self) -> None:
         """Change the weights by the gradients there are."""
@@ -238,38 +243,44 @@ def _new_model(
     past: TrainingHistories, vocabulary: Vocabulary, config: TrainConfig, items: KnownItems | None
 ) -> SliceModel:
     dims = model_dims(vocabulary, config, items.spec if items else FeatureSpec())
+    backbone = None
+    if config.backbone is not None:
+        backbone = _new_backbone(config.backbone, dims)
+        dims = replace(dims, backbone=backbone.config())
     half_lives_ms = initial_half_lives_ms(past, config.num_half_lives)
-    return SliceModel(dims, half_lives_ms, config.dropout, items.features if items else None)
+    return SliceModel(dims, half_lives_ms, config.dropout, items.features if items else None, backbone)
+
+
+def _new_backbone(settings: BackboneSettings, dims: ModelDims) -> SequenceBackbone:
+    # The library takes seconds and 200 MB to import; trainings without a backbone have no use for it.
+    from encoders.backbone import make_backbone
+
+    return make_backbone(settings, dims.dim, dims.num_places)
 
 
 def model_dims(vocabulary: Vocabulary, config: TrainConfig, items: FeatureSpec) -> ModelDims:
-    """The tensors' shapes of a model for this vocabulary."""
-    return ModelDims(
-        num_item_rows=vocabulary.num_item_rows,
-        num_type_rows=vocabulary.num_type_rows,
-        dim=config.dim,
-        num_layers=config.num_layers,
-        num_heads=config.num_heads,
-        slice_events=config.slice_events,
-        context_events=min(config.context_events, config.slice_events),
-        merge=config.merge,
-        num_half_lives=config.num_half_lives,
-        num_codes=config.num_codes,
-        items=items,
-    )
+    """The tensors' shapes of a model for this vocabulary, with blocks."""
+    shape: dict[str, Any] = {one.name: getattr(config, one.name) for one in fields(ModelShape)}
+    shape["context_events"] = min(config.context_events, config.slice_events)
+    return ModelDims(vocabulary.num_item_rows, vocabulary.num_type_rows, items=items, **shape)
 
 
 def new_optimizer(model: SliceModel, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices only: not norms, biases, embeddings or half-lives."""
-    decayed = [weight for name, weight in model.blocks.named_parameters() if weight.ndim == 2]
-    chosen = {id(weight) for weight in decayed}
-    others = [weight for weight in model.parameters() if id(weight) not in chosen]
-    return torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": config.optimisation.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        lr=config.optimisation.learning_rate,
-        betas=(0.9, 0.98),
-        fused=True,
-    )
+    """AdamW that decays matrices only: not norms, biases, embeddings or half-lives.
+
+    A backbone has a rate of its own, see `BackboneSettings.rate_share`.
+    """
+    of_backbone = set() if model.backbone is None else {id(weight) for weight in model.backbone.model.parameters()}
+    may_decay = of_backbone | {id(weight) for weight in model.blocks.parameters()}
+    backbone_share = config.backbone.rate_share if config.backbone else 1.0
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for weight in model.parameters():
+        decay = config.optimisation.weight_decay if weight.ndim == 2 and id(weight) in may_decay else 0.0
+        share = backbone_share if id(weight) in of_backbone else 1.0
+        groups.setdefault((decay, share), []).append(weight)
+    # In this order, as checkpoints know a weight by its place.
+    ordered = [
+        {"params": groups[decay, share], "weight_decay": decay, "rate_share": share}
+        for decay, share in sorted(groups, reverse=True)
+    ]
+    return torch.optim.AdamW(ordered, lr=config.optimisation.learning_rate, betas=(0.9, 0.98), fused=True)

@@ -5,8 +5,12 @@ context), and, where the merge enters the encoder, to the rows of the user's mem
 embedded, through keys and values of its own in each layer: nothing computed for an earlier slice is needed, so what
 the network makes of a slice is a function of that slice and a few events before it.
 
-Shapes: S slices, L events, C events before, T = C + L, D dimensions, R rows of a memory, X summary dimensions (2·D),
-A attention heads, N rows of any kind, V rows of the item table.
+A sequence model of the transformers library may stand in place of the blocks (the backbone). It reads memory, context
+and slice as one sequence, so it is a function of the same.
+
+Shapes: S slices, L events, C events before, T = C + L, D dimensions, R rows of a memory, P = R + C places before the
+slice (C where no memory enters), X summary dimensions (2·D), A attention heads, N rows of any kind, V rows of the item
+table.
 
 Slices are padded on the right and attention is causal, so padded places can influence no real one; the pooled summary
 masks them out. Contexts are padded on the left, so that the newest event always stands next to the slice.
@@ -16,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +33,9 @@ from encoders.padded import PaddedSlices
 from encoders.spec import ModelDims
 from encoders.vocabulary import PAD_ROW
 
+if TYPE_CHECKING:
+    from encoders.backbone import SequenceBackbone
+
 # Embeddings start small, as the output layer is tied to them: logits then begin near uniform.
 EMBEDDING_STD = 0.02
 # Added to the logits of what may not be attended to; finite, so that a row without anything gives no NaN.
@@ -39,14 +47,25 @@ class Past:
     """What the places of a slice may attend to besides each other.
 
     Args:
-        context_SCD: normalised embeddings of the events before the slice.
+        context_SCD: embeddings of the events before the slice, normalised for blocks.
         memory_SRD: normalised rows of the memory; None where the merge does not enter the encoder.
-        mask_S1LP: added to the attention logits; P = R + T keys: memory, context and slice.
+        absent_SP: bool, which places of memory and context hold nothing.
     """
 
     context_SCD: Tensor
     memory_SRD: Tensor | None
-    mask_S1LP: Tensor
+    absent_SP: Tensor
+
+    def prefix_SPD(self) -> Tensor:
+        """Memory and context as one sequence."""
+        return self.context_SCD if self.memory_SRD is None else torch.cat([self.memory_SRD, self.context_SCD], dim=1)
+
+    def mask(self, num_places: int) -> Tensor:
+        """(S, 1, L, P + L) added to the attention logits of a slice's places: no absent key, and none ahead."""
+        ahead_LL = torch.ones(num_places, num_places, dtype=torch.bool, device=self.absent_SP.device).triu(1)
+        absent_SLP = self.absent_SP[:, None].expand(-1, num_places, -1)
+        hidden = torch.cat([absent_SLP, ahead_LL.expand(len(absent_SLP), -1, -1)], dim=2)
+        return (hidden.float() * HIDDEN)[:, None]
 
 
 class Block(nn.Module):
@@ -73,14 +92,14 @@ class Block(nn.Module):
         self.feed_in = nn.Linear(dim, 4 * dim)
         self.feed_out = nn.Linear(4 * dim, dim)
 
-    def forward(self, states_SLD: Tensor, past: Past) -> Tensor:
-        """(S, L, D) float32 in and out."""
-        attended = self._attended(self.attention_norm(states_SLD), past)
+    def forward(self, states_SLD: Tensor, past: Past, mask: Tensor) -> Tensor:
+        """(S, L, D) float32 in and out; `mask` is the past's."""
+        attended = self._attended(self.attention_norm(states_SLD), past, mask)
         states_SLD = states_SLD + dropped(attended, self.dropout, self.training)
         hidden = F.gelu(self.feed_in(self.feed_norm(states_SLD)))
         return states_SLD + dropped(self.feed_out(hidden), self.dropout, self.training)
 
-    def _attended(self, normed_SLD: Tensor, past: Past) -> Tensor:
+    def _attended(self, normed_SLD: Tensor, past: Past, mask: Tensor) -> Tensor:
         queries, keys, values = self.queries_keys_values(normed_SLD).chunk(3, 2)
         if self.context_keys_values is not None:
             keys, values = _in_front(self.context_keys_values(past.context_SCD), keys, values)
@@ -89,13 +108,13 @@ class Block(nn.Module):
         width = queries.shape[2] // self.num_heads
         queries, keys, values = (part.unflatten(2, (self.num_heads, width)) for part in (queries, keys, values))
         logits = queries.transpose(1, 2) * width**-0.5 @ keys.permute(0, 2, 3, 1)
-        shares = (logits + (self._bias(normed_SLD.shape[1]) + past.mask_S1LP)).softmax(3)
+        shares = (logits + (self._bias(normed_SLD.shape[1]) + mask)).softmax(3)
         mixed = shares.to(values.dtype) @ values.transpose(1, 2)
         attended: Tensor = self.attention_out(mixed.transpose(1, 2).flatten(2))
         return attended
 
     def _bias(self, num_places: int) -> Tensor:
-        """(A, L, P) learned bias for each key: by distance, and for each row of the memory."""
+        """(A, L, P + L) learned bias for each key: by distance, and for each row of the memory."""
         bias_ALT = self.distance_bias_AT[:, _distances(self.context_events, num_places, self.distance_bias_AT.device)]
         if self.memory_bias_AR is None:
             return bias_ALT
@@ -136,6 +155,7 @@ class SliceModel(nn.Module):
         half_lives_ms: initial half-lives of the merge, in milliseconds; ignored by merges without learned ones.
         dropout: share of values dropped in training.
         item_features: of the named items; None where they come with the weights, or there are none.
+        backbone: of the configuration that the dims name; None makes one with random weights, where they name one.
 
     Source: SASRec (arXiv 1808.09781) for the causal transformer with tied output, pre-norm placement from
     arXiv 2002.04745; context, merging and the reconstruction term are this project's own.
@@ -147,6 +167,7 @@ class SliceModel(nn.Module):
         half_lives_ms: Sequence[float],
         dropout: float = 0.0,
         item_features: ItemFeatures | None = None,
+        backbone: SequenceBackbone | None = None,
     ) -> None:
         super().__init__()
         dim = dims.dim
@@ -155,8 +176,10 @@ class SliceModel(nn.Module):
         self.items = ItemTower(dims.num_item_rows, dim, dims.items, item_features)
         self.types = nn.Embedding(dims.num_type_rows, dim)
         self.gaps = nn.Embedding(dims.num_gap_rows, dim)
-        self.context_norm = nn.LayerNorm(dim) if dims.context_events else None
-        self.blocks = nn.ModuleList(Block(dims, dropout) for _ in range(dims.num_layers))
+        has_blocks = dims.backbone is None
+        self.context_norm = nn.LayerNorm(dim) if dims.context_events and has_blocks else None
+        self.blocks = nn.ModuleList(Block(dims, dropout) for _ in range(dims.num_layers if has_blocks else 0))
+        self.backbone = backbone or _new_backbone(dims)
         self.final_norm = nn.LayerNorm(dim)
         self.summary = nn.Linear(3 * dim, dims.summary_dim)
         self.coder = _two_layers(dims.summary_dim, dims.summary_dim, dim)
@@ -184,6 +207,11 @@ class SliceModel(nn.Module):
     def memory_enters(self) -> bool:
         """Whether the memory is attended to inside the encoder; codes then are made of embeddings alone."""
         return self.dims.merge == "tokens"
+
+    def merge_lora(self) -> None:
+        """Add a backbone's adapters into its weights for good; without any, nothing changes."""
+        if self.backbone is not None:
+            self.backbone.merge_lora()
 
     def half_lives_ms(self) -> Tensor:
         """(H,) float32 half-lives of the merge in milliseconds; empty where it has none."""
@@ -224,29 +252,29 @@ class SliceModel(nn.Module):
         tokens_SLD, raw_SLD = self.tokens(slices.item_rows_SL, slices.type_rows_SL, slices.gap_rows_SL)
         past = self._past(slices, merged_SRD, has_merged_S)
         states_SLD = dropped(tokens_SLD, self.dropout, self.training)
+        if self.backbone is not None:
+            states_SLD = self.backbone(states_SLD, past.prefix_SPD(), ~past.absent_SP)
+        mask = past.mask(states_SLD.shape[1])
         for block in self.blocks:
-            states_SLD = block(states_SLD, past)
+            states_SLD = block(states_SLD, past, mask)
         return self.final_norm(states_SLD), tokens_SLD, raw_SLD
 
     def _past(self, slices: PaddedSlices, merged_SRD: Tensor | None, has_merged_S: Tensor | None) -> Past:
-        num_slices, num_places = slices.item_rows_SL.shape
         context_SCD, _ = self.tokens(
             slices.context_item_rows_SC, slices.context_type_rows_SC, slices.context_gap_rows_SC
         )
+        if self.dims.context_events:
+            context_SCD = dropped(context_SCD, self.dropout, self.training)
         if self.context_norm is not None:
-            context_SCD = self.context_norm(dropped(context_SCD, self.dropout, self.training))
+            context_SCD = self.context_norm(context_SCD)
         absent_SC = slices.context_item_rows_SC == PAD_ROW
-        ahead_LL = torch.ones(num_places, num_places, dtype=torch.bool, device=absent_SC.device).triu(1)
-        hidden = [absent_SC[:, None].expand(-1, num_places, -1), ahead_LL.expand(num_slices, -1, -1)]
-        memory_SRD = None
-        if self.memory_enters:
-            if merged_SRD is None or has_merged_S is None:
-                merged_SRD = context_SCD.new_zeros(num_slices, self.dims.num_memory_rows, self.dims.dim)
-                has_merged_S = absent_SC.new_zeros(num_slices)
-            memory_SRD = self.memory_norm(merged_SRD)
-            hidden.insert(0, (~has_merged_S)[:, None, None].expand(-1, num_places, merged_SRD.shape[1]))
-        mask_SLP = torch.cat(hidden, dim=2).float() * HIDDEN
-        return Past(context_SCD, memory_SRD, mask_SLP[:, None])
+        if not self.memory_enters:
+            return Past(context_SCD, None, absent_SC)
+        if merged_SRD is None or has_merged_S is None:
+            merged_SRD = context_SCD.new_zeros(len(absent_SC), self.dims.num_memory_rows, self.dims.dim)
+            has_merged_S = absent_SC.new_zeros(len(absent_SC))
+        absent_SR = (~has_merged_S)[:, None].expand(-1, merged_SRD.shape[1])
+        return Past(context_SCD, self.memory_norm(merged_SRD), torch.cat([absent_SR, absent_SC], dim=1))
 
     def pooled(self, states_SLD: Tensor, raw_SLD: Tensor, lengths_S: Tensor) -> tuple[Tensor, Tensor]:
         """What is left of each slice: (S, 3·D) pooled values and the (S, D) state at its last event."""
@@ -284,6 +312,15 @@ class SliceModel(nn.Module):
         mixed_ND = torch.sigmoid(self.gate(both_N2D)) * self.mixer(both_N2D)
         users_ND: Tensor = self.user_norm(locals_ND + memory_ND + mixed_ND)
         return users_ND
+
+
+def _new_backbone(dims: ModelDims) -> SequenceBackbone | None:
+    if dims.backbone is None:
+        return None
+    # The library takes seconds and 200 MB to import; models without a backbone have no use for it.
+    from encoders.backbone import backbone_from_config
+
+    return backbone_from_config(dims.backbone, dims.dim)
 
 
 def _two_layers(dim_in: int, dim_hidden: int, dim_out: int) -> nn.Sequential:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stream_app.cli._context import echo_json, pairs, plain_settings, reachable_settings
+from stream_app.cli._train_models import backbone_of, check_together, item_models, model_options
 from stream_app.errors import UsageError
 from stream_app.settings import Settings
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once the command is known to make sense
-    from encoders.item_features import ItemContent
     from encoders.training_config import TrainConfig
     from stream_app.event_log import LogEvents
-    from stream_app.training import TrainingOutcome
+    from stream_app.training import TrainingItems, TrainingOutcome
 
 
 @click.command("train", short_help="Train a model from an event log.")
@@ -92,6 +92,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: only once the command is kno
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="Catalogue (NDJSON) whose titles, descriptions, categories, tags and prices to learn from.",
 )
+@model_options
 @click.option("--half", is_flag=True, help="Store the weights in half the size.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 @click.pass_context
@@ -107,20 +108,21 @@ def command(ctx: click.Context, /, file: Path | None, topic: bool, out: Path, as
         raise UsageError("Either FILE or --topic is needed, not both.", mend="see `sliceflow train --help`")
     if options["resume"] and options["checkpoint_folder"] is None:
         raise UsageError("--resume needs the folder to go on from.", mend="name it with --checkpoint DIR")
+    check_together(options)
     settings = reachable_settings(ctx) if topic else plain_settings(ctx)
     from encoders.devices import is_main_process
     from encoders.train import use_threads
     from stream_app.training import split_time_ms, train, train_encoder
 
     use_threads(options["threads"])
-    log = _read_log(file, settings, options)
-    events = log.events[: max(1, int(len(log.events) * options["share"]))]
     how: dict[str, Any] = {
         "config": _config(settings, options),
         "checkpoint_folder": options["checkpoint_folder"],
         "resume": options["resume"],
-        "contents": _contents(options["items_file"]),
+        "items": _items(settings, options),
     }
+    log = _read_log(file, settings, options)
+    events = log.events[: max(1, int(len(log.events) * options["share"]))]
     share = options["validation_share"]
     if not is_main_process():  # trains along; the main process alone reports and writes
         train_encoder(events, settings, split_ms=split_time_ms(events, share), report=lambda _: None, **how)
@@ -150,15 +152,17 @@ def _read_log(file: Path | None, settings: Settings, options: dict[str, Any]) ->
     return read_events(file, settings, fields=fields, ts_unit=options["ts_unit"], limit=options["limit"])
 
 
-def _contents(path: Path | None) -> dict[str, ItemContent] | None:
+def _items(settings: Settings, options: dict[str, Any]) -> TrainingItems | None:
     from stream_app.inspection.catalogue import file_records
     from stream_app.item_contents import item_contents
+    from stream_app.training import TrainingItems
 
-    if path is None:
+    if options["items_file"] is None:
         return None
-    contents, num_refused = item_contents(file_records(path))
+    models = item_models(settings, options)
+    contents, num_refused = item_contents(file_records(options["items_file"]))
     click.echo(f"{len(contents)} items of the catalogue; {num_refused} records were no items", err=True)
-    return contents
+    return TrainingItems(contents, models, tunes_text=options["tune_text"]) if contents else None
 
 
 def _config(settings: Settings, options: dict[str, Any]) -> TrainConfig:
@@ -172,6 +176,7 @@ def _config(settings: Settings, options: dict[str, Any]) -> TrainConfig:
         time_budget_s=options["time_budget_s"],
         precision=options["precision"],
         seed=options["seed"],
+        backbone=backbone_of(options),
     )
 
 

@@ -10,8 +10,14 @@ import click
 import numpy as np
 import pytest
 
+from encoders.checkpoint import load_model
+from encoders.item_features import ItemContent
+from encoders.item_models import load_item_models, new_item_vectors
+from encoders.runtime import SliceEncoderRuntime
+from encoders.spec import load_spec
 from stream_app.cli import main
 from tests.cli.conftest import Cli
+from tests.encoders.pretrained_cases import WORDS, bert_folder, gpt2_folder
 
 START_MS = 1_700_000_000_000
 SMALL = ("--max-epochs", "2", "--patience", "2", "--dim", "8", "--threads", "1", "--json")
@@ -49,6 +55,8 @@ def test_the_dials() -> None:
         *("--topic", "--out", "--field", "--ts-unit", "--limit", "--share", "--validation-share", "--seed"),
         *("--max-epochs", "--patience", "--time-budget-s", "--dim", "--threads", "--precision"),
         *("--checkpoint", "--resume", "--items", "--half", "--json"),
+        *("--backbone", "--backbone-config", "--backbone-tuning"),
+        *("--item-text", "--tune-text", "--item-images", "--download"),
     }
 
 
@@ -117,3 +125,89 @@ def test_a_catalogue_goes_into_the_model(lonely: Cli, home: Path) -> None:
     assert f"{len(items)} items of the catalogue; 0 records were no items" in result.stderr
     features = json.loads((home / "model" / "spec.json").read_text())["dims"]["items"]
     assert features["word_buckets"] > 0 and features["categories_per_item"] == 1
+
+
+GPT2 = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 40}
+
+
+@pytest.mark.parametrize(
+    ("options", "seen", "mend"),
+    [
+        (("--backbone", "x", "--backbone-config", "log.ndjson"), "--backbone and --backbone-config", "one of them"),
+        (("--backbone-tuning", "full"), "--backbone-tuning without a backbone", "--backbone MODEL"),
+        (
+            ("--backbone-config", "log.ndjson", "--backbone-tuning", "lora"),
+            "lora without pretrained",
+            "--backbone MODEL",
+        ),
+        (("--item-text", "x"), "without items", "--items FILE"),
+        (("--item-images", "x"), "without items", "--items FILE"),
+        (("--items", "log.ndjson", "--tune-text"), "--tune-text without a text model", "--item-text"),
+        (("--backbone-config", "log.ndjson"), "is not JSON", "a configuration of transformers"),
+        (("--backbone-config", "empty.json"), "names no model_type", '"model_type": "gpt2"'),
+    ],
+)
+def test_options_that_make_no_sense(lonely: Cli, home: Path, options: tuple[str, ...], seen: str, mend: str) -> None:
+    log = write(home / "log.ndjson", rows(10))
+    (home / "empty.json").write_text("{}")
+    result = lonely("train", log, "--out", "model", *options)
+    assert result.exit_code == 2 and seen in result.stderr and mend in result.stderr
+    assert not (home / "model").exists()
+
+
+@pytest.mark.parametrize("option", ["--backbone", "--item-text", "--item-images"])
+def test_a_model_that_is_not_there_is_told_before_the_log_is_read(lonely: Cli, home: Path, option: str) -> None:
+    items = write(home / "items.ndjson", [{"item_id": "i1", "title": "iron"}])
+    (home / "log.ndjson").write_text("no log at all")
+    result = lonely("train", "log.ndjson", "--out", "model", "--items", items, option, "nobody/no-such-model")
+    assert result.exit_code == 1 and "'nobody/no-such-model': is no readable model" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_backbone_from_a_configuration(lonely: Cli, home: Path) -> None:
+    log = write(home / "log.ndjson", rows(700))
+    (home / "gpt2.json").write_text(json.dumps(GPT2))
+
+    report = trained(lonely, log, "--out", "model", "--backbone-config", "gpt2.json")
+
+    loaded = load_model(home / "model")
+    assert loaded.spec.release == report["release"]
+    assert loaded.spec.dims.backbone is not None and loaded.spec.dims.backbone["n_layer"] == 1
+    assert not any(name.startswith("blocks.") for name in loaded.model.state_dict())
+
+
+@pytest.mark.slow
+def test_adapters_on_a_backbone_and_a_text_model(lonely: Cli, home: Path) -> None:
+    """The folder alone, with both sources gone, encodes slices and new items."""
+    gpt2_folder(home / "gpt2")
+    bert_folder(home / "bert")
+    log = write(home / "log.ndjson", rows(700))
+    items = sorted({str(row["item_id"]) for row in rows(700)})
+    titled = [{"item_id": item, "title": WORDS[place % len(WORDS)]} for place, item in enumerate(items)]
+    catalogue = write(home / "items.ndjson", titled)
+
+    backbone = ("--backbone", "gpt2", "--backbone-tuning", "lora")
+    text = ("--items", catalogue, "--item-text", "bert", "--tune-text")
+    result = lonely("train", log, "--out", "model", *backbone, *text, *SMALL)
+
+    assert result.exit_code == 0, result.output
+    assert "text model fine-tuned on" in result.stderr
+    assert (home / "state" / "item-vectors.sqlite").exists()
+    for source in ("gpt2", "bert"):
+        (home / source).rename(home / f"former-{source}")
+    spec = load_spec(home / "model")
+    assert spec.training["config"]["backbone"]["tuning"] == "lora"
+    assert spec.item_sources == {} and spec.dims.items.text_dim == 32
+    encoder = SliceEncoderRuntime.load(home / "model", "cpu")
+    vectors, _ = new_item_vectors(encoder, load_item_models(home / "model"), [ItemContent(title="iron man")])
+    assert vectors.shape == (1, 8) and vectors.any()
+
+
+@pytest.mark.slow
+def test_too_few_pairs_to_tune_a_text_model_on(lonely: Cli, home: Path) -> None:
+    bert_folder(home / "bert")
+    log = write(home / "log.ndjson", rows(700))
+    catalogue = write(home / "items.ndjson", [{"item_id": "i1", "title": "iron"}])
+    result = lonely("train", log, "--out", "model", "--items", catalogue, "--item-text", "bert", "--tune-text", *SMALL)
+    assert result.exit_code == 1
+    assert "0 pairs of items with different texts" in result.stderr and "leave --tune-text out" in result.stderr

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +21,18 @@ MINUTE_MS = 60_000
 
 
 def made_up_model(
-    seed: int, *, num_items: int = 50, slice_events: int = 16, context_events: int = 16, merge: MergeKind = "decayed"
+    seed: int,
+    *,
+    num_items: int = 50,
+    slice_events: int = 16,
+    context_events: int = 16,
+    merge: MergeKind = "decayed",
+    backbone: Mapping[str, Any] | None = None,
 ) -> TrainedModel:
-    """An untrained model with weights large enough that all of its parts show in the output."""
+    """An untrained model with weights large enough that all of its parts show in the output.
+
+    `backbone` is a whole configuration, as `SequenceBackbone.config` gives it.
+    """
     vocabulary = Vocabulary(tuple(f"item-{n}" for n in range(num_items)), ("click", "purchase"))
     dims = ModelDims(
         vocabulary.num_item_rows,
@@ -30,6 +40,7 @@ def made_up_model(
         slice_events=slice_events,
         context_events=min(context_events, slice_events),
         merge=merge,
+        backbone=backbone,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

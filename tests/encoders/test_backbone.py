@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from encoders.backbone import BackboneSettings, SequenceBackbone, backbone_from_config, make_backbone
-from encoders.pretrained import LoraSettings, PretrainedModelError
+from encoders.backbone import SequenceBackbone, backbone_from_config, make_backbone
+from encoders.pretrained import PretrainedModelError
+from encoders.training_config import BackboneSettings, LoraSettings
 from tests.encoders.pretrained_cases import bert_folder, gpt2_folder
 
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 24}

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from encoders.pretrained import LoraSettings, PretrainedModelError, fingerprint, load_pretrained, merged, with_lora
+from encoders.pretrained import PretrainedModelError, fingerprint, load_pretrained, merged, with_lora
+from encoders.training_config import LoraSettings
 from tests.encoders.pretrained_cases import bert_folder, gpt2_folder
 
 
