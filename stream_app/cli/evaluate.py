@@ -38,6 +38,12 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     type=click.Path(path_type=Path, file_okay=False),
     help="Judge this model, which must know nothing after the split. [default: train one]",
 )
+@click.option(
+    "--items",
+    "items_file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Catalogue (NDJSON) that the trained model learns from: words, categories, tags and prices.",
+)
 @click.option("--only-baselines", is_flag=True, help="Without a model of our own.")
 @click.option(
     "--budget-s",
@@ -82,6 +88,11 @@ def _check(given: Mapping[str, Any]) -> None:
     """
     if given["model"] and given["only_baselines"]:
         raise UsageError("--model and --only-baselines exclude each other.", mend="leave one of them out")
+    if given["items_file"] and (given["model"] or given["only_baselines"] or given["protocol"] == "leave-one-out"):
+        raise UsageError(
+            "--items is for the model that is trained in time; here none is.",
+            mend="leave --items out, or leave out --model, --only-baselines and leave-one-out",
+        )
     if given["model"] and given["protocol"] == "leave-one-out":
         raise UsageError(
             "Leave-one-out trains on each user's past up to the last item: there is no --model to give.",
@@ -98,6 +109,8 @@ def _evaluate(settings: Settings, file: Path, given: Mapping[str, Any]) -> None:
     from stream_app.evaluation.html import html_of
     from stream_app.evaluation.run import EvaluationOptions, evaluate_log, evaluate_sequences
     from stream_app.evaluation.text import text_of
+    from stream_app.inspection.catalogue import file_records
+    from stream_app.item_contents import item_contents
 
     use_threads(given["threads"])
     options = EvaluationOptions(
@@ -107,6 +120,7 @@ def _evaluate(settings: Settings, file: Path, given: Mapping[str, Any]) -> None:
         only_baselines=given["only_baselines"],
         budget_s=given["budget_s"],
         seed=given["seed"],
+        contents=item_contents(file_records(given["items_file"]))[0] if given["items_file"] else None,
     )
     if ".txt" in file.suffixes:
         if options.protocol != "leave-one-out":

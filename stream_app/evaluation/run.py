@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from encoders.item_features import ItemContent
 from encoders.sasrec import SasrecConfig
 from encoders.training_config import TrainConfig
 from stream_app.errors import UsageError
@@ -29,7 +30,7 @@ from stream_app.event_log import LogEvents, read_events
 from stream_app.models import as_model_error, served_model
 from stream_app.records import Event
 from stream_app.settings import Settings
-from stream_app.training import train
+from stream_app.training import TrainingItems, train
 
 LEAVE_ONE_OUT_WINDOW = 192
 """Items that SASRec reads where histories are long and nothing is streamed; as in the published tables."""
@@ -49,6 +50,7 @@ class EvaluationOptions:
         only_baselines: Judge no model of our own.
         budget_s: Processor time for each training.
         seed: Of trainings and resampling.
+        contents: What the catalogue says of items, by id; the model that is trained learns from it.
     """
 
     protocol: str = "prequential"
@@ -57,6 +59,7 @@ class EvaluationOptions:
     only_baselines: bool = False
     budget_s: float = 300.0
     seed: int = 0
+    contents: Mapping[str, ItemContent] | None = None
 
 
 def evaluate_log(
@@ -104,7 +107,7 @@ def evaluate_events(log: LogEvents, settings: Settings, options: EvaluationOptio
     with tempfile.TemporaryDirectory(prefix="sliceflow-evaluate-") as folder:
         lists_of, notes = None, {"split": f"{len(past):,} of {len(log.events):,} events before {from_ms} ms"}
         if not options.only_baselines:
-            model = options.model or _own_model(past, settings, Path(folder), options, report)
+            model = options.model or own_model(past, settings, Path(folder), options, report)
             own = msgspec.structs.replace(settings, model=str(model))
             notes["model"] = served_model(own).release
             lists_of = stream_lists(own)
@@ -129,11 +132,17 @@ def baseline_panel(past: Sequence[Event], options: EvaluationOptions, report: Re
     return standard_panel(past, chosen, [frozen]), told
 
 
-def _own_model(
+def own_model(
     past: Sequence[Event], settings: Settings, folder: Path, options: EvaluationOptions, report: Report
 ) -> Path:
+    """Train a model of our own on the past; its folder.
+
+    Raises:
+        ModelError: There is too little to train on.
+    """
     config = TrainConfig(slice_events=settings.slice_events, time_budget_s=options.budget_s, seed=options.seed)
-    train(past, settings, folder / "model", config=config, report=report, clock=time.process_time)
+    items = TrainingItems(options.contents) if options.contents else None
+    train(past, settings, folder / "model", config=config, report=report, clock=time.process_time, items=items)
     return folder / "model"
 
 

@@ -10,6 +10,8 @@ other work on the machine changes little. What is done is saved part by part: a 
 from __future__ import annotations
 
 import argparse
+import gzip
+import json
 import os
 import statistics
 import sys
@@ -25,6 +27,7 @@ from typing import Any, Final
 import msgspec
 import pyarrow.parquet as parquet
 
+from encoders.item_features import ItemContent
 from encoders.train import use_threads
 from stream_app.cli._signals import terminate_as_interrupt
 from stream_app.evaluation.results import CHIEF, EvaluationReport
@@ -38,6 +41,9 @@ LEAVE_ONE_OUT: Final = "ml1m_sequences"
 USERS_SHARE: Final = {"globo": 0.1}
 """Of larger logs a share of the users is taken."""
 
+CATALOGUES: Final = {"movietweetings": DATA / "movietweetings" / "items.ndjson.gz"}
+"""Logs that come with titles and genres of their items: the lists with them are to be better than without."""
+
 RATIO_TARGETS: Final[Mapping[str, float]] = {
     "deskdrop": 1.06,
     "globo": 1.05,
@@ -50,16 +56,22 @@ RATIO_TARGETS: Final[Mapping[str, float]] = {
 
 @dataclass(frozen=True)
 class Part:
-    """One evaluation: of a log, or of the sequences with a seed."""
+    """One evaluation: of a log, with what is known of its items or without, or of the sequences with a seed."""
 
     data: str
     seed: int
     budget_s: float
+    has_items: bool = False
+
+    @property
+    def figure(self) -> str:
+        """Names its figures."""
+        return f"{self.data}_items" if self.has_items else self.data
 
     @property
     def name(self) -> str:
         """Names its result."""
-        return f"{self.data}-{self.seed}"
+        return f"{self.figure}-{self.seed}"
 
 
 def parts_of(names: Sequence[str], *, is_quick: bool, budget_s: float | None) -> list[Part]:
@@ -67,13 +79,15 @@ def parts_of(names: Sequence[str], *, is_quick: bool, budget_s: float | None) ->
     budget_s = budget_s or (60.0 if is_quick else 300.0)
     num_seeds = 1 if is_quick else 3
     parts = [Part(LEAVE_ONE_OUT, seed, budget_s) for seed in range(num_seeds) if LEAVE_ONE_OUT in names]
-    return parts + [Part(name, 0, budget_s) for name in names if name != LEAVE_ONE_OUT]
+    parts += [Part(name, 0, budget_s) for name in names if name != LEAVE_ONE_OUT]
+    return parts + [Part(name, 0, budget_s, has_items=True) for name in names if name in CATALOGUES]
 
 
 def run_part(part: Part) -> EvaluationReport:
     """Train and judge; in a process of its own."""
     use_threads(1)
-    options = EvaluationOptions(budget_s=part.budget_s, seed=part.seed)
+    contents = catalogue(CATALOGUES[part.data]) if part.has_items else None
+    options = EvaluationOptions(budget_s=part.budget_s, seed=part.seed, contents=contents)
 
     def report(line: str) -> None:
         print(f"{part.name}: {line}", file=sys.stderr, flush=True)
@@ -85,6 +99,12 @@ def run_part(part: Part) -> EvaluationReport:
         dataset = DATASETS[part.data]
         path = some_users(dataset.path, Path(folder), USERS_SHARE.get(part.data, 1.0))
         return evaluate_log(path, dataset.settings(Path(folder)), options, report)
+
+
+def catalogue(path: Path) -> dict[str, ItemContent]:
+    """Titles and genres of the items, by id."""
+    rows = map(json.loads, gzip.decompress(path.read_bytes()).decode("utf-8").splitlines())
+    return {row["item"]: ItemContent(title=row["title"], tags=tuple(row["genres"])) for row in rows}
 
 
 def some_users(path: Path, folder: Path, share: float) -> Path:
@@ -100,15 +120,21 @@ def some_users(path: Path, folder: Path, share: float) -> Path:
 def figures_of(reports: Mapping[Part, EvaluationReport]) -> dict[str, Figure]:
     """NDCG@10 and its ratio to the best other method, by log; of several seeds the mean, with lowest and highest."""
     figures: dict[str, Figure] = {}
-    for data in dict.fromkeys(part.data for part in reports):
-        found = [report for part, report in reports.items() if part.data == data]
+    means: dict[str, float] = {}
+    for name in dict.fromkeys(part.figure for part in reports):
+        found = [report for part, report in reports.items() if part.figure == name]
         ours = [report.methods[0].measures[CHIEF].mean for report in found]
         others = [best.measures[CHIEF].mean for report in found if (best := report.best_other()) is not None]
         ratios = [own / other for own, other in zip(ours, others, strict=True)]
-        figures[f"{data}_ndcg10"] = Figure(statistics.mean(ours), spread=_spread(ours))
-        figures[f"{data}_ratio_to_best"] = Figure(
-            statistics.mean(ratios), RATIO_TARGETS.get(data), "higher", _spread(ratios)
+        means[name] = statistics.mean(ours)
+        figures[f"{name}_ndcg10"] = Figure(means[name], spread=_spread(ours))
+        figures[f"{name}_ratio_to_best"] = Figure(
+            statistics.mean(ratios), RATIO_TARGETS.get(name), "higher", _spread(ratios)
         )
+    for data in CATALOGUES:
+        if {data, f"{data}_items"} <= means.keys():
+            ratio = means[f"{data}_items"] / means[data]
+            figures[f"{data}_items_over_without"] = Figure(ratio, 1.0, "higher")
     return figures
 
 
@@ -134,7 +160,7 @@ def run(parts: Sequence[Part], num_processes: int) -> int:
             print(f"\n{part.name}\n{text_of(reports[part])}", flush=True)
     ordered = {part: reports[part] for part in parts}
     details: dict[str, Any] = {
-        "parts": [{"data": part.data, "seed": part.seed, "budget_s": part.budget_s} for part in parts]
+        "parts": [{"data": part.figure, "seed": part.seed, "budget_s": part.budget_s} for part in parts]
     }
     return finish(BenchResult("quality", figures_of(ordered), details))
 

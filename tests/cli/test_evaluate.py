@@ -55,6 +55,8 @@ def test_baselines_alone_as_a_table(lonely: Cli, home: Path) -> None:
     ("arguments", "said"),
     [
         (["--model", "m", "--only-baselines"], "exclude each other"),
+        (["--items", "items.ndjson", "--only-baselines"], "--items is for the model that is trained"),
+        (["--items", "items.ndjson", "--protocol", "leave-one-out"], "--items is for the model that is trained"),
         (["--model", "m", "--protocol", "leave-one-out"], "leave --model out"),
         (["--out", "nowhere/report.html"], "no folder"),
         (["--protocol", "random"], "random"),
@@ -62,6 +64,7 @@ def test_baselines_alone_as_a_table(lonely: Cli, home: Path) -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(lonely: Cli, home: Path, arguments: list[str], said: str) -> None:
+    (home / "items.ndjson").write_bytes(b"")
     result = lonely("evaluate", "log.ndjson", *arguments)
     assert result.exit_code == 2
     assert said in result.stderr

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from encoders.item_features import ItemContent
+from encoders.spec import load_spec
 from encoders.train import use_threads
 from stream_app.errors import UsageError
 from stream_app.evaluation.judging import OURS
 from stream_app.evaluation.results import EvaluationReport
-from stream_app.evaluation.run import EvaluationOptions, evaluate_events
+from stream_app.evaluation.run import EvaluationOptions, evaluate_events, own_model
 from stream_app.event_log import LogEvents
 from stream_app.records import Event
 from stream_app.settings import Settings
@@ -54,6 +56,17 @@ def test_what_comes_after_the_split_reaches_nothing_that_is_learned_before_it(tm
     assert told == told_other and len(told) >= 1
     assert report.targets != other.targets or report.methods != other.methods
     assert report.methods[0].name == OURS
+
+
+@pytest.mark.slow
+def test_the_model_that_is_trained_learns_from_the_catalogue(tmp_path: Path) -> None:
+    use_threads(1)
+    log = walked_log(800, num_items=30, num_users=20, seed=5)
+    contents = {f"i{number}": ItemContent(title=f"part {number % 3}") for number in range(30)}
+    for asked, reads_words in ((contents, True), (None, False)):
+        options = EvaluationOptions(budget_s=1.0, contents=asked)
+        folder = own_model(log, Settings(state_dir=str(tmp_path)), tmp_path / str(reads_words), options, lambda _: None)
+        assert (load_spec(folder).dims.items.word_buckets > 0) == reads_words
 
 
 def test_a_log_without_targets_says_so(tmp_path: Path) -> None:
