@@ -27,7 +27,7 @@ from stream_app.stages.listing import (
     search_of,
 )
 from stream_app.stages.ranking import Candidates, Query, features, gather, rank
-from stream_app.stages.scoring import half_life_name
+from stream_app.stages.scoring import NEAR_SOURCES, half_life_name
 from stream_app.stages.trend_view import TrendView
 
 SEEN, UNAVAILABLE = "seen", "unavailable"
@@ -205,12 +205,10 @@ class _Refused:
 
 def _sources_of(item_id: str, query: Query, found: Candidates, trends: TrendView, rule: ListRule) -> list[str]:
     """The sources that would have brought an item that was kept out."""
-    offers: list[tuple[str, Iterable[str]]] = [
-        ("index", query.from_index),
-        ("transition", found.shares),
-    ]
+    offers: list[tuple[str, Iterable[str]]] = [("index", query.from_index)]
     reach = 2 * rule.candidates + len(query.seen)
     for place, half_life_ms in enumerate(trends.rule.half_lives_ms):
         top = map(trends.item_ids.__getitem__, trends.top(place, reach).tolist())
-        offers.insert(-1, (f"popular_{half_life_name(half_life_ms / 1000)}", top))
+        offers.append((f"popular_{half_life_name(half_life_ms / 1000)}", top))
+    offers += [(source, found.shares.items_of(place)) for place, source in enumerate(NEAR_SOURCES)]
     return [name for name, items in offers if item_id in items]

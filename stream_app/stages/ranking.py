@@ -1,11 +1,12 @@
 """From a user and the trends to a ranked list: candidates of several sources, their features, one score each.
 
-Shapes: C candidates, F features, H half-lives, D dimensions.
+Shapes: C candidates, F features, H half-lives, D dimensions, S items near the user's newest ones,
+X shares of each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,16 +14,17 @@ import numpy.typing as npt
 
 from stream_app.records import RankedItem
 from stream_app.stages.learning import Scorer, scores
-from stream_app.stages.scoring import half_life_name
+from stream_app.stages.scoring import NEAR_ITEMS, NEAR_SOURCES, half_life_name
 from stream_app.stages.trend_view import TrendView
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 RECENT_WEIGHTS = (1.0, 0.8, 0.64, 0.51, 0.41, 0.33, 0.26, 0.21, 0.17, 0.13)
-"""How much the transitions from the user's newest items count, newest first."""
+"""How much what stands near the user's newest items counts, newest first."""
 
 SHARE_FLOOR = 1e-3
-"""A transition share below this is noise; it bounds the logarithm."""
+"""A share below this is noise; it bounds the logarithm."""
 
 VECTOR_FLOOR = -20.0
 """Lowest relative dot product that still makes a difference."""
@@ -47,18 +49,49 @@ class Query:
     silent_ms: int = 0
 
 
-Shares = tuple[float, float, float, float]
-"""How often an item followed, of short and long memory: the newest item, and the newest items by `RECENT_WEIGHTS`."""
+NUM_SHARES = len(NEAR_SOURCES) * len(NEAR_ITEMS)
+"""X. For each of `NEAR_SOURCES`: near the user's newest item, and near the newest items by `RECENT_WEIGHTS`; each of
+short and of long memory."""
 
-NO_SHARES: Shares = (0.0, 0.0, 0.0, 0.0)
+
+@dataclass(frozen=True)
+class Shares:
+    """How often items stood near the user's newest items.
+
+    Args:
+        rows_S: Their rows in the trends, int64, rising.
+        shares_SX: float64; see `NUM_SHARES`.
+        item_ids: The ids of all rows in the trends.
+    """
+
+    rows_S: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    shares_SX: Floats = field(default_factory=lambda: np.zeros((0, NUM_SHARES)))
+    item_ids: Sequence[str] = ()
+
+    def items_of(self, source: int) -> Iterator[str]:
+        """The items that `NEAR_SOURCES[source]` brings, in no order."""
+        return (self.item_ids[row] for row in self.rows_S[self.totals(source) > 0].tolist())
+
+    def totals(self, source: int) -> Floats:
+        """The sums (S,) by which `NEAR_SOURCES[source]` orders its items; 0 for those it does not bring."""
+        return np.asarray(self.shares_SX[:, 4 * source + 2 : 4 * source + 4].sum(axis=1))
+
+    def of(self, rows_C: Ints) -> Floats:
+        """The shares of items (C, X); nothing for others."""
+        found_CX = np.zeros((len(rows_C), NUM_SHARES))
+        if len(self.rows_S):
+            places_C = np.minimum(np.searchsorted(self.rows_S, rows_C), len(self.rows_S) - 1)
+            is_there_C = self.rows_S[places_C] == rows_C
+            found_CX[is_there_C] = self.shares_SX[places_C[is_there_C]]
+        return found_CX
 
 
 @dataclass
 class Candidates:
-    """Candidate items with the sources that brought each, and how often they followed the user's newest items."""
+    """Candidate items with the sources that brought each, and how often they stood near the user's newest items."""
 
     sources: dict[str, list[str]] = field(default_factory=dict)
-    shares: dict[str, Shares] = field(default_factory=dict)
+    shares: Shares = field(default_factory=Shares)
 
 
 VectorsOf = Callable[[list[str]], tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
@@ -74,8 +107,10 @@ def gather(query: Query, trends: TrendView, num_each: int, available: Callable[[
         name = f"popular_{half_life_name(half_life_ms / 1000)}"
         _add_some(found, name, map(trends.item_ids.__getitem__, rows.tolist()), query, num_each, available)
     found.shares = _shares(query.recent, trends)
-    by_share = sorted(found.shares, key=lambda item: (-(found.shares[item][2] + found.shares[item][3]), item))
-    _add_some(found, "transition", by_share, query, num_each, available)
+    for place, source in enumerate(NEAR_SOURCES):
+        totals_S = found.shares.totals(place)
+        rows = trends.by_score(found.shares.rows_S[totals_S > 0], totals_S[totals_S > 0])
+        _add_some(found, source, map(trends.item_ids.__getitem__, rows.tolist()), query, num_each, available)
     return found
 
 
@@ -85,7 +120,7 @@ def features(query: Query, found: Candidates, trends: TrendView, vectors_of: Vec
     rows_C = trends.rows_of(item_ids)
     columns = [
         trends.popularity(rows_C),
-        _share_features(item_ids, found.shares),
+        _share_features(found.shares.of(rows_C)),
         _vector_features(query, item_ids, vectors_of),
         trends.log_age(rows_C)[:, None],
         (rows_C < 0)[:, None].astype(np.float64),
@@ -131,20 +166,22 @@ def _add_some(
             return
 
 
-def _shares(recent: Sequence[str], trends: TrendView) -> dict[str, Shares]:
-    shares: dict[str, Shares] = {}
-    for place, (item_id, weight) in enumerate(zip(recent, RECENT_WEIGHTS, strict=False)):
-        for other, short, long in trends.successors(item_id):
-            known = shares.get(other, NO_SHARES)
-            newest = (short, long) if place == 0 else known[:2]
-            shares[other] = (*newest, known[2] + weight * short, known[3] + weight * long)
-    return shares
+def _shares(recent: Sequence[str], trends: TrendView) -> Shares:
+    """Sums in the order of the newest items: they do not depend on how items came into the trends."""
+    newest = recent[: len(RECENT_WEIGHTS)]
+    near = (trends.after(newest), trends.before(newest))
+    rows_S, numbers = np.unique(np.concatenate([one.rows_K for one in near]), return_inverse=True)
+    weights = np.array(RECENT_WEIGHTS)
+    columns: list[Floats] = []
+    for one, numbers_K in zip(near, np.split(numbers, [len(near[0].rows_K)]), strict=True):
+        for weights_K in (one.places_K == 0, weights[one.places_K]):
+            for shares_K in one.shares_KM.T:
+                columns.append(np.bincount(numbers_K, weights_K * shares_K, minlength=len(rows_S)).astype(np.float64))
+    return Shares(rows_S, np.stack(columns, axis=1), trends.item_ids)
 
 
-def _share_features(item_ids: list[str], shares: dict[str, Shares]) -> Floats:
-    shares_CX = np.array([shares.get(item_id, NO_SHARES) for item_id in item_ids]).reshape(-1, len(NO_SHARES))
-    logs_CX: Floats = np.log(shares_CX + SHARE_FLOOR) - np.log(SHARE_FLOOR)
-    return logs_CX
+def _share_features(shares_CX: Floats) -> Floats:
+    return np.asarray(np.log(shares_CX + SHARE_FLOOR) - np.log(SHARE_FLOOR))
 
 
 def _vector_features(query: Query, item_ids: list[str], vectors_of: VectorsOf) -> Floats:

@@ -1,18 +1,20 @@
 """The trends of all items as of one epoch, in arrays, as ranking needs them.
 
-Shapes: N items seen, H half-lives.
+Shapes: N items seen, H half-lives, C items asked for, K neighbours of an item, M = 2 memories (short and long).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
 
 from stream_app.records import TrendRecord
-from stream_app.stages.popularity import TrendRule, decay
+from stream_app.stages.followers import Followers
+from stream_app.stages.popularity import TrendRule
 
 NEVER = -1e18
 """Log score of an item that was never touched."""
@@ -20,10 +22,25 @@ NEVER = -1e18
 MAX_BEHIND = 1e6
 """Largest distance from the most popular item, in halvings: 28 years at a half-life of 15 minutes."""
 
-MAX_SUCCESSORS = 100
-"""Successors of one item that are told of."""
+NO_FOLLOWERS = Followers()
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Items touched after some items, or before them: of each of these in turn, its neighbours in no order.
+
+    Args:
+        places_K: Which of the items it is a neighbour of, int64, rising.
+        rows_K: The neighbours' rows, int64, each once for one item.
+        shares_KM: How often, as shares of the touches of the item: float64, of short and of long memory.
+    """
+
+    places_K: Ints
+    rows_K: Ints
+    shares_KM: Floats
 
 
 class TrendView:
@@ -39,9 +56,10 @@ class TrendView:
         self.item_ids: list[str] = []
         self._rows: dict[str, int] = {}
         self._records: dict[str, TrendRecord] = {}
-        # By predecessor and item the row of the item's record: the rows themselves are shared with other views.
-        self._followers: dict[str, dict[str, tuple[str, float, float]]] = {}
-        self._followed: dict[str, list[tuple[str, float, float]]] = {}
+        self._pair_columns = [rule.half_lives_ms.index(half_life_ms) for half_life_ms in rule.pair_half_lives_ms]
+        self._pair_half_lives_M = np.array(rule.pair_half_lives_ms) / rule.epoch_ms
+        self._followers: dict[str, Followers] = {}
+        self._highest_H: Floats | None = None
         self._log_scores_NH: Floats = np.full((256, len(rule.half_lives_ms)), NEVER)
         self._first_epochs_N: Floats = np.zeros(256)
         self._tie_breaks_N: npt.NDArray[np.uint64] = np.zeros(256, dtype=np.uint64)
@@ -53,14 +71,13 @@ class TrendView:
     def advance(self, epoch: int, records: Iterable[TrendRecord]) -> None:
         """Take in the records of all epochs after the present one up to `epoch`."""
         newest = {record.item_id: record for record in records}
-        for record in newest.values():
-            self._set_followers(record)
         if newest:
             self._set_rows(list(newest.values()))
             self._tops.clear()
+            self._highest_H = None
+        for record in newest.values():
+            self._set_followers(record)
         self._records.update(newest)
-        if newest or epoch > self.epoch:
-            self._followed.clear()
         self.epoch = max(self.epoch, epoch)
 
     def top(self, half_life_index: int, num_items: int) -> npt.NDArray[np.int64]:
@@ -87,62 +104,62 @@ class TrendView:
         if len(self):
             known = rows_C >= 0
             log_scores[known] = self._log_scores_NH[rows_C[known]]
-            behind = np.clip(self._log_scores_NH[: len(self)].max(axis=0) - log_scores, 0.0, MAX_BEHIND)
+            if self._highest_H is None:
+                self._highest_H = self._log_scores_NH[: len(self)].max(axis=0)
+            behind = np.clip(self._highest_H - log_scores, 0.0, MAX_BEHIND)
         result: Floats = -np.log1p(behind)
         return result
+
+    def by_score(self, rows_C: Ints, scores_C: Floats) -> Ints:
+        """The rows, greatest score first; ties by a hash of the item id, not by arrival."""
+        return rows_C[np.lexsort((self._tie_breaks_N[rows_C], -scores_C))]
 
     def log_age(self, rows_C: npt.NDArray[np.int64]) -> Floats:
         """Log of 1 + hours since the first touch, shape (C,); 0 for items never touched."""
         hours = (self.epoch - self._first_epochs_N[rows_C]) * self.rule.epoch_ms / 3.6e6
         return np.where(rows_C >= 0, np.log1p(np.maximum(hours, 0.0)), 0.0)
 
-    def successors(self, item_id: str) -> list[tuple[str, float, float]]:
-        """What users touched after `item_id`: [item, share of short memory, share of long memory], greatest first.
+    def after(self, item_ids: Sequence[str]) -> Neighbours:
+        """What users touched after each item, among the ten items after it."""
+        followers = [self._followers.get(item_id, NO_FOLLOWERS) for item_id in item_ids]
+        places_K = np.repeat(np.arange(len(followers)), [len(one) for one in followers])
+        rows_K = np.concatenate([NO_FOLLOWERS.rows_K, *(one.rows_K for one in followers)])
+        counts_KM = np.concatenate([NO_FOLLOWERS.counts_KM, *(one.counts_KM for one in followers)])
+        epochs_K = np.concatenate([NO_FOLLOWERS.epochs_K, *(one.epochs_K for one in followers)])
+        return Neighbours(places_K, rows_K, counts_KM * self._kept(epochs_K) / self._touches(item_ids)[places_K])
 
-        The share is of the touches of `item_id`; `MAX_SUCCESSORS` at most, ties by item id.
-        """
-        known = self._followed.get(item_id)
-        if known is None:
-            known = self._followed[item_id] = self._shares(item_id)
-        return known
+    def before(self, item_ids: Sequence[str]) -> Neighbours:
+        """What users touched before each item, among the ten items before it; the strongest alone are known."""
+        records = [self._records.get(item_id) for item_id in item_ids]
+        pairs = [pair for record in records if record is not None for pair in record.predecessors]
+        lengths = [0 if record is None else len(record.predecessors) for record in records]
+        places_K = np.repeat(np.arange(len(records)), lengths)
+        epochs = np.array([-1 if record is None else record.epoch for record in records], dtype=np.float64)
+        rows_K = self.rows_of(pair[0] for pair in pairs)
+        counts_KM = np.array([pair[1:] for pair in pairs]).reshape(-1, 2)
+        shares_KM = counts_KM * self._kept(epochs[places_K]) / self._touches(item_ids)[places_K]
+        is_known_K = rows_K >= 0
+        return Neighbours(places_K[is_known_K], rows_K[is_known_K], shares_KM[is_known_K])
 
-    def _shares(self, item_id: str) -> list[tuple[str, float, float]]:
-        followers = self._followers.get(item_id)
-        if not followers:
-            return []
-        # One pseudo-count keeps a single old pair from counting as certainty.
-        short_sum, long_sum = (1.0 + count for count in self._touches(item_id))
-        rows = []
-        for follower, (_, short, long) in followers.items():
-            short_kept, long_kept = self._kept(self._records[follower])
-            rows.append((follower, short * short_kept / short_sum, long * long_kept / long_sum))
-        rows.sort(key=lambda row: (-(row[1] + row[2]), row[0]))
-        return rows[:MAX_SUCCESSORS]
+    def _touches(self, item_ids: Sequence[str]) -> Floats:
+        """Decayed touches of items (C, M), and one more: so that a single old pair is not taken for certainty."""
+        rows_C = self.rows_of(item_ids)
+        logs_CM = np.where(rows_C[:, None] >= 0, self._log_scores_NH[rows_C][:, self._pair_columns], NEVER)
+        return np.asarray(1.0 + np.exp2(logs_CM - self.epoch / self._pair_half_lives_M))
 
-    def _touches(self, item_id: str) -> tuple[float, float]:
-        """Decayed touches of an item, of short and long memory."""
-        record = self._records.get(item_id)
-        if record is None:
-            return 0.0, 0.0
-        short_ms, long_ms = self.rule.pair_half_lives_ms
-        by_half_life = dict(zip(self.rule.half_lives_ms, record.counts, strict=True))
-        short_kept, long_kept = self._kept(record)
-        return by_half_life[short_ms] * short_kept, by_half_life[long_ms] * long_kept
-
-    def _kept(self, record: TrendRecord) -> tuple[float, float]:
-        """What is left of short and long memory since the epoch of a record."""
-        passed_ms = (self.epoch - record.epoch) * self.rule.epoch_ms
-        short_ms, long_ms = self.rule.pair_half_lives_ms
-        return decay(passed_ms, short_ms), decay(passed_ms, long_ms)
+    def _kept(self, epochs_K: Floats) -> Floats:
+        """What is left (K, M) of short and long memory since the ends of epochs."""
+        return np.asarray(np.exp2((epochs_K[:, None] - self.epoch) / self._pair_half_lives_M))
 
     def _set_followers(self, record: TrendRecord) -> None:
         """Note the item under each of its predecessors, and no longer under those that it has no more."""
+        row = self._rows[record.item_id]
         known = self._records.get(record.item_id)
         if known is not None:
-            for gone in {row[0] for row in known.predecessors} - {row[0] for row in record.predecessors}:
-                del self._followers[gone][record.item_id]
-        for row in record.predecessors:
-            self._followers.setdefault(row[0], {})[record.item_id] = row
+            for gone in {before[0] for before in known.predecessors} - {before[0] for before in record.predecessors}:
+                self._followers[gone].drop(row)
+        for item_id, short, long in record.predecessors:
+            self._followers.setdefault(item_id, Followers()).put(row, short, long, record.epoch)
 
     def _set_rows(self, records: Sequence[TrendRecord]) -> None:
         rows = [self._row_of(record.item_id) for record in records]
@@ -179,5 +196,4 @@ class TrendView:
             threshold = np.partition(scores, len(scores) - num_items)[len(scores) - num_items]
             rows = np.flatnonzero(scores >= threshold)
         rows = rows[scores[rows] > NEVER]
-        order = np.lexsort((self._tie_breaks_N[rows], -scores[rows]))
-        return rows[order][:num_items]
+        return self.by_score(rows, scores[rows])[:num_items]

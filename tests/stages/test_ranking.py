@@ -99,7 +99,8 @@ def test_each_item_is_new_to_the_user_available_and_names_those_who_brought_it(
     touched = set(view.item_ids)
     origins = {
         "index": set(query.from_index),
-        "transition": {row[0] for item in recent for row in view.successors(item)},
+        "transition": {view.item_ids[row] for row in view.after(recent).rows_K},
+        "reverse": {view.item_ids[row] for row in view.before(recent).rows_K},
         "popular_15m": touched,
         "popular_1h": touched,
     }
@@ -153,7 +154,10 @@ def test_by_hand() -> None:
         "q": ["popular_15m", "popular_1h", "transition"],
         "r": ["transition"],
     }
-    assert found.shares == {"q": pytest.approx((4 / 9,) * 4), "r": pytest.approx((2 / 9,) * 4)}
+    shares = found.shares.of(view.rows_of(["q", "r", "s", "unheard of"])).tolist()
+    expected = [[share] * 4 + [0.0] * 4 for share in (4 / 9, 2 / 9, 0.0, 0.0)]
+    assert shares == [pytest.approx(row) for row in expected]
+    assert set(found.shares.items_of(0)) == {"q", "r"}
     table = dict(zip(found.sources, features(query, found, view, vectors_of), strict=True))
     column = {name: place for place, name in enumerate(NAMES)}
     assert table["q"][column["popularity_15m"]] == pytest.approx(-math.log1p(math.log2(9 / 4)))
@@ -172,8 +176,34 @@ def test_by_hand() -> None:
 def test_older_items_of_the_user_count_less_and_only_the_newest_is_last() -> None:
     view = view_of(trend("p", 1.0), trend("r", 3.0), trend("q", 1.0, ("p", 1.0, 1.5), ("r", 1.0, 1.0)))
     found = gather(Query(seen=set(), recent=["p", "r"]), view, 10, lambda _: True)
-    expected = (0.5, 0.75, 0.5 + RECENT_WEIGHTS[1] * 0.25, 0.75 + RECENT_WEIGHTS[1] * 0.25)
-    assert found.shares["q"] == pytest.approx(expected)
+    expected = [0.5, 0.75, 0.5 + RECENT_WEIGHTS[1] * 0.25, 0.75 + RECENT_WEIGHTS[1] * 0.25]
+    assert found.shares.of(view.rows_of(["q"]))[0, :4].tolist() == pytest.approx(expected)
+
+
+def test_what_came_before_the_users_items_is_offered_too() -> None:
+    # Others went from q to p and to r; this user went to p and r without q.
+    view = view_of(trend("q", 2.0), trend("p", 1.0, ("q", 1.0, 1.0)), trend("r", 3.0, ("q", 1.0, 3.0)))
+    found = gather(Query(seen={"p", "r"}, recent=["p", "r"]), view, 10, lambda _: True)
+    assert found.sources["q"] == ["popular_15m", "popular_1h", "reverse"]
+    expected = [0.5, 0.5, 0.5 + RECENT_WEIGHTS[1] * 0.25, 0.5 + RECENT_WEIGHTS[1] * 0.75]
+    shares = found.shares.of(view.rows_of(["q"]))[0]
+    assert shares.tolist() == pytest.approx([0.0] * 4 + expected)
+    table = features(Query(seen={"p", "r"}, recent=["p", "r"]), found, view, vectors_of)
+    column = NAMES.index("reverse_recent_long")
+    assert table[0, column] == pytest.approx(math.log(expected[3] + SHARE_FLOOR) - math.log(SHARE_FLOOR))
+
+
+@given(queries(), st.data())
+def test_lists_do_not_depend_on_the_order_in_which_trends_came(query: Query, data: st.DataObject) -> None:
+    records = [
+        trend(
+            item, data.draw(st.sampled_from([1.0, 2.0])), *((other, 1.0, 1.0) for other in ITEMS[:4] if other != item)
+        )
+        for item in data.draw(st.lists(st.sampled_from(ITEMS), unique=True))
+    ]
+    view, turned = view_of(*records), view_of(*reversed(records))
+    assert gather(query, view, 3, lambda _: True).sources == gather(query, turned, 3, lambda _: True).sources
+    assert listed(query, view, {}) == listed(query, turned, {})
 
 
 def test_the_scorer_is_told_how_much_a_user_knows_and_how_long_it_was_silent() -> None:

@@ -45,6 +45,11 @@ def test_a_row_has_the_same_bits_in_any_company(num_rows: int) -> None:
     assert outputs(network, rows_NF[:num_rows]).tolist() == outputs(network, rows_NF)[:num_rows].tolist()
 
 
+def test_no_rows_have_no_outputs() -> None:
+    network = Network.of(start_parameters(5), 5, NUM_HIDDEN)
+    assert outputs(network, np.empty((0, 5))).tolist() == []
+
+
 def test_it_starts_at_zero_and_always_the_same() -> None:
     first, second = start_parameters(5), start_parameters(5)
     assert first.tobytes() == second.tobytes()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stream_app.records import TrendRecord
 from stream_app.stages.popularity import TrendRule
-from stream_app.stages.trend_view import MAX_BEHIND, TrendView
+from stream_app.stages.trend_view import MAX_BEHIND, Neighbours, TrendView
 
 RULE = TrendRule(epoch_ms=60_000, half_lives_ms=(120_000.0, 3_600_000.0))
 ITEMS = [f"item {number}" for number in range(8)]
@@ -52,9 +52,19 @@ def shown(view: TrendView) -> dict[str, object]:
         "top": [[view.item_ids[row] for row in view.top(h, 5)] for h in range(2)],
         "popularity": view.popularity(rows_C).tolist(),
         "age": view.log_age(rows_C).tolist(),
-        "transitions": [view.successors(item_id) for item_id in ITEMS],
+        "near": [(near(view, view.after([item_id])), near(view, view.before([item_id]))) for item_id in ITEMS],
         "epoch": view.epoch,
     }
+
+
+def near(view: TrendView, neighbours: Neighbours) -> dict[str, list[float]]:
+    """Shares of short and long memory by item; each item is there once."""
+    shares = {
+        view.item_ids[row]: shares_M
+        for row, shares_M in zip(neighbours.rows_K.tolist(), neighbours.shares_KM.tolist(), strict=True)
+    }
+    assert len(shares) == len(neighbours.rows_K)
+    return shares
 
 
 def decayed(records: list[TrendRecord], now: int) -> dict[str, list[float]]:
@@ -136,25 +146,39 @@ def test_asking_for_more_than_before_gives_more() -> None:
 def test_shares_fade_where_nothing_is_touched(records: list[TrendRecord]) -> None:
     soon, late = view_of(records, 9), view_of(records, 5000)
     for item_id in ITEMS:
-        later = {item: short for item, short, _ in late.successors(item_id)}
-        now = {item: short for item, short, _ in soon.successors(item_id)}
-        assert later.keys() == now.keys()
-        assert all(later[item] < short for item, short in now.items())
+        for later, now in (
+            (near(late, late.after([item_id])), near(soon, soon.after([item_id]))),
+            (near(late, late.before([item_id])), near(soon, soon.before([item_id]))),
+        ):
+            assert later.keys() == now.keys()
+            assert all(later[item][0] < short for item, (short, _) in now.items())
 
 
 @given(trends())
-def test_successors_are_the_predecessors_turned_round(records: list[TrendRecord]) -> None:
-    view = view_of(records, 9)
-    newest = {record.item_id: record for record in records}
-    turned = {(row[0], record.item_id) for record in newest.values() for row in record.predecessors}
-    assert {(item_id, row[0]) for item_id in ITEMS for row in view.successors(item_id)} == turned
+def test_shares_are_the_decayed_counts_of_the_records_both_ways_round(records: list[TrendRecord]) -> None:
+    view, touches = view_of(records), decayed(records, 9)
+    after: dict[str, dict[str, object]] = {item_id: {} for item_id in ITEMS}
+    before: dict[str, dict[str, object]] = {item_id: {} for item_id in ITEMS}
+    for record in {record.item_id: record for record in records}.values():
+        for other, *counts in record.predecessors:
+            kept = [
+                count * 0.5 ** ((9 - record.epoch) * RULE.epoch_ms / half_life_ms)
+                for count, half_life_ms in zip(counts, RULE.pair_half_lives_ms, strict=True)
+            ]
+            for found, item_id, neighbour in ((after, other, record.item_id), (before, record.item_id, other)):
+                shares = [
+                    count / (1 + touched) for count, touched in zip(kept, touches.get(item_id, [0, 0]), strict=True)
+                ]
+                found[item_id][neighbour] = pytest.approx(shares)
     for item_id in ITEMS:
-        shares = [short + long for _, short, long in view.successors(item_id)]
-        assert shares == sorted(shares, reverse=True)
+        assert near(view, view.after([item_id])) == after[item_id]
+        # What was never touched as far as the view knows has no row, so it cannot be told of.
+        known = {item: shares for item, shares in before[item_id].items() if item in touches}
+        assert near(view, view.before([item_id])) == known
 
 
 def test_shares_by_hand() -> None:
-    # Long memory has a half-life of 60 epochs; the short one is the same here, as only two are set.
+    # Long memory has a half-life of 60 epochs.
     followed = TrendRecord(item_id="p", epoch=0, first_epoch=0, counts=[14.0, 8.0], predecessors=[])
     followers = [
         TrendRecord(item_id=item_id, epoch=0, first_epoch=0, counts=[1.0, 1.0], predecessors=[("p", short, long)])
@@ -162,10 +186,13 @@ def test_shares_by_hand() -> None:
     ]
     view = view_of([followed, *followers], epoch=60)
     short_kept = 0.5 ** (60 * RULE.epoch_ms / RULE.pair_half_lives_ms[0])
-    items, shorts, longs = zip(*view.successors("p"), strict=True)
-    assert (items, longs) == (("q", "r"), (3 / 5, 1 / 5))
-    assert shorts == pytest.approx([4 * short_kept / (1 + 14 * short_kept), 2 * short_kept / (1 + 14 * short_kept)])
-    assert view.successors("q") == []
+    touches = 1 + 14 * short_kept
+    assert near(view, view.after(["p"])) == {
+        "q": pytest.approx([4 * short_kept / touches, 3 / 5]),
+        "r": pytest.approx([2 * short_kept / touches, 1 / 5]),
+    }
+    assert near(view, view.before(["q"])) == {"p": pytest.approx([4 * short_kept / (1 + short_kept), 3 / 1.5])}
+    assert near(view, view.after(["q"])) == near(view, view.before(["p"])) == {}
     assert view.log_age(view.rows_of(["p", "unknown"])).tolist() == [math.log(2), 0.0]
 
 
@@ -176,7 +203,7 @@ def test_an_item_that_is_no_predecessor_any_more_is_followed_no_more() -> None:
         view.advance(
             epoch, [TrendRecord(item_id="q", epoch=epoch, first_epoch=1, counts=[1.0, 1.0], predecessors=pairs)]
         )
-    assert [[row[0] for row in view.successors(item_id)] for item_id in "prs"] == [[], ["q"], ["q"]]
+    assert [list(near(view, view.after([item_id]))) for item_id in "prs"] == [[], ["q"], ["q"]]
 
 
 def test_an_empty_view_answers_all_the_same() -> None:
