@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from typing import Literal, assert_never
 
-from index.contract import ItemIndex, SearchResult
-from index.errors import IndexArgumentError, ItemIndexError, VectorRefusedError
+from index.contract import ItemAttributes, ItemFilter, ItemIndex, SearchResult
+from index.errors import IndexArgumentError, ItemIndexError, SwapRefusedError, VectorRefusedError
 from index.exact import ExactIndex
-from index.faiss_flat import FaissFlatIndex
+from index.live import LiveIndex, LiveOptions
+from index.sizes import ALWAYS_FLAT
 
 __all__ = [
     "IndexArgumentError",
     "IndexKind",
+    "ItemAttributes",
+    "ItemFilter",
     "ItemIndex",
     "ItemIndexError",
+    "LiveIndex",
+    "LiveOptions",
     "SearchResult",
+    "SwapRefusedError",
     "VectorRefusedError",
     "build_index",
 ]
 
-IndexKind = Literal["exact", "faiss"]
-"""`faiss` is the one to run with; `exact` is its slow oracle. Both give the same answers, bit for bit."""
+IndexKind = Literal["exact", "faiss", "live"]
+"""`faiss` scans all vectors; `exact` is its slow oracle. Both give the same answers, bit for bit. `live` does as
+`faiss` while items are few, and rebuilds a faster main segment beside the searches when they are many; it misses some
+items then."""
 
 
 def build_index(kind: IndexKind, dim: int, release: str, *, num_threads: int = 1) -> ItemIndex:
@@ -30,7 +38,7 @@ def build_index(kind: IndexKind, dim: int, release: str, *, num_threads: int = 1
         kind: Which implementation.
         dim: Dimensions of the release's vectors.
         release: The release whose vectors it will hold.
-        num_threads: Threads that a batch of queries may use (`faiss` only).
+        num_threads: Threads that a batch of queries may use (not `exact`).
 
     Raises:
         IndexArgumentError: dim is below 1, release is empty, or the kind is unknown.
@@ -39,11 +47,15 @@ def build_index(kind: IndexKind, dim: int, release: str, *, num_threads: int = 1
         case "exact":
             return ExactIndex(dim, release)
         case "faiss":
-            return FaissFlatIndex(dim, release, num_threads=num_threads)
+            return LiveIndex(dim, release, LiveOptions(num_threads, sizes=ALWAYS_FLAT))
+        case "live":
+            return LiveIndex(dim, release, LiveOptions(num_threads))
         case _:
             _refuse_kind(kind)
     assert_never(kind)
 
 
 def _refuse_kind(kind: object) -> None:
-    raise IndexArgumentError(f"Unknown kind of index {kind!r}.", mend="use 'faiss' or 'exact'.")
+    raise IndexArgumentError(
+        f"Unknown kind of index {kind!r}.", mend="use 'faiss' or 'exact', or 'live' for many items."
+    )

@@ -6,12 +6,30 @@ Shape suffixes: N items, D dimensions, Q queries, K answered per query, M ids as
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from index.checks import check_items, check_k, check_queries, check_shape_of_index
-from index.contract import BoolArray, Float32Array, SearchResult, inner_products
+from index.attribute_columns import as_columns, from_columns
+from index.checks import (
+    check_attributes,
+    check_contents,
+    check_exclusions,
+    check_items,
+    check_k,
+    check_queries,
+    check_shape_of_index,
+)
+from index.contract import (
+    NO_ATTRIBUTES,
+    BoolArray,
+    Float32Array,
+    IndexContents,
+    ItemAttributes,
+    ItemFilter,
+    SearchResult,
+    inner_products,
+)
 
 
 class ExactIndex:
@@ -33,6 +51,7 @@ class ExactIndex:
         self._release = release
         self._version = 0
         self._vectors: dict[str, Float32Array] = {}
+        self._attributes: dict[str, ItemAttributes] = {}
         self._ids: list[str] = []
         self._matrix_ND: Float32Array = np.empty((0, dim), dtype=np.float32)
         self._lock = threading.Lock()
@@ -55,21 +74,37 @@ class ExactIndex:
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def search(self, queries_QD: Float32Array, k: int, *, release: str | None = None) -> SearchResult:
+    def search(
+        self,
+        queries_QD: Float32Array,
+        k: int,
+        *,
+        release: str | None = None,
+        filter: ItemFilter | None = None,
+        exclude: Sequence[Collection[str]] | None = None,
+    ) -> SearchResult:
         """See `ItemIndex.search`."""
         check_k(k)
         queries = check_queries(queries_QD, dim=self._dim, release=self._release, given_release=release)
+        check_exclusions(exclude, len(queries))
         with self._lock:
             ids, matrix, version = self._ids, self._matrix_ND, self._version
-        num_found = min(k, len(ids))
-        found: list[list[str]] = []
-        scores_QK = np.empty((len(queries), num_found), dtype=np.float32)
+            attributes = dict(self._attributes) if filter else {}
+        found: list[list[tuple[float, str]]] = []
         for row, query in enumerate(queries):
             scores = inner_products(matrix, query).tolist()
-            best = sorted((-score, item_id) for score, item_id in zip(scores, ids, strict=True))[:num_found]
-            found.append([item_id for _, item_id in best])
-            scores_QK[row] = [-negated for negated, _ in best]
-        return SearchResult(found, scores_QK, version)
+            allowed = [
+                (-score, item_id)
+                for score, item_id in zip(scores, ids, strict=True)
+                if (filter is None or filter.matches(attributes.get(item_id, NO_ATTRIBUTES)))
+                and (exclude is None or item_id not in exclude[row])
+            ]
+            found.append(sorted(allowed)[:k])
+        num_found = max(map(len, found), default=min(k, len(ids)))
+        scores_QK = np.full((len(queries), num_found), -np.inf, dtype=np.float32)
+        for row, best in enumerate(found):
+            scores_QK[row, : len(best)] = [-negated for negated, _ in best]
+        return SearchResult([[item_id for _, item_id in best] for best in found], scores_QK, version)
 
     def upsert(self, ids: Sequence[str], vectors_ND: Float32Array, *, release: str | None = None) -> None:
         """See `ItemIndex.upsert`."""
@@ -97,6 +132,34 @@ class ExactIndex:
                     vectors_MD[row] = vector
                     found_M[row] = True
         return vectors_MD, found_M
+
+    def upsert_attributes(self, ids: Sequence[str], attributes: Sequence[ItemAttributes]) -> None:
+        """See `ItemIndex.upsert_attributes`."""
+        check_attributes(ids, attributes)
+        with self._lock:
+            self._attributes.update(zip(ids, attributes, strict=True))
+            self._version += len(ids) > 0
+
+    def remove_attributes(self, ids: Sequence[str]) -> int:
+        """See `ItemIndex.remove_attributes`."""
+        with self._lock:
+            num_forgotten = sum(self._attributes.pop(item_id, None) is not None for item_id in ids)
+            self._version += num_forgotten > 0
+        return num_forgotten
+
+    def contents(self) -> IndexContents:
+        """See `ItemIndex.contents`."""
+        with self._lock:
+            ids, matrix, told = list(self._ids), self._matrix_ND.copy(), dict(self._attributes)
+        return IndexContents(self._release, ids, matrix, as_columns(told))
+
+    def swap(self, contents: IndexContents) -> None:
+        """See `ItemIndex.swap`."""
+        vectors = check_contents(contents, dim=self._dim, release=self._release)
+        with self._lock:
+            self._vectors = {item_id: row.copy() for item_id, row in zip(contents.ids, vectors, strict=True)}
+            self._attributes = from_columns(contents.attributes)
+            self._changed(num_changed=1)
 
     def _changed(self, num_changed: int) -> None:
         """Build the matrix anew. A search under way keeps the old one, which nobody writes to any more."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from index import build_index
 from index.contract import Float32Array, inner_products
 from index.exact import ExactIndex
-from index.faiss_flat import FaissFlatIndex
+from index.live import LiveIndex
 
 DIM = 4
 IDS = [f"item-{n}" for n in range(40)]
@@ -29,7 +29,13 @@ def as_rows(rows: list[list[float]], dim: int = DIM) -> Float32Array:
     return np.array(rows, dtype=np.float32).reshape(len(rows), dim)
 
 
-def assert_same_answers(fast: FaissFlatIndex, oracle: ExactIndex, queries: Float32Array, k: int) -> None:
+def fast_index(dim: int, num_threads: int = 1) -> LiveIndex:
+    index = build_index("faiss", dim, "r1", num_threads=num_threads)
+    assert isinstance(index, LiveIndex)
+    return index
+
+
+def assert_same_answers(fast: LiveIndex, oracle: ExactIndex, queries: Float32Array, k: int) -> None:
     seen, expected = fast.search(queries, k), oracle.search(queries, k)
     assert seen.ids == expected.ids
     assert (seen.scores_QK == expected.scores_QK).all()
@@ -39,7 +45,7 @@ def assert_same_answers(fast: FaissFlatIndex, oracle: ExactIndex, queries: Float
 @given(operations)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 def test_any_operations_give_the_same_answers(steps: list[tuple[str, object]]) -> None:
-    fast, oracle = FaissFlatIndex(DIM, "r1"), ExactIndex(DIM, "r1")
+    fast, oracle = fast_index(DIM), ExactIndex(DIM, "r1")
     for verb, argument in steps:
         match verb, argument:
             case "upsert", list(pairs):
@@ -64,7 +70,7 @@ def test_random_vectors_of_any_length_give_the_same_answers(dim: int, scale: flo
     generator = np.random.default_rng(dim)
     rows = (generator.standard_normal((2000, dim)) * scale).astype(np.float32)
     ids = [f"{n}" for n in generator.permutation(2000)]
-    fast, oracle = FaissFlatIndex(dim, "r1"), ExactIndex(dim, "r1")
+    fast, oracle = fast_index(dim), ExactIndex(dim, "r1")
     for index in (fast, oracle):
         index.upsert(ids, rows)
         index.remove(ids[100:700])
@@ -80,7 +86,7 @@ def test_nearly_parallel_vectors_that_rounding_cannot_tell_apart() -> None:
     base = generator.standard_normal(64)
     rows = (base + 1e-7 * generator.standard_normal((3000, 64))).astype(np.float32)
     ids = [f"{n}" for n in range(3000)]
-    fast, oracle = FaissFlatIndex(64, "r1"), ExactIndex(64, "r1")
+    fast, oracle = fast_index(64), ExactIndex(64, "r1")
     fast.upsert(ids, rows)
     oracle.upsert(ids, rows)
     queries = (base + 0.1 * generator.standard_normal((40, 64))).astype(np.float32)
@@ -91,7 +97,7 @@ def test_nearly_parallel_vectors_that_rounding_cannot_tell_apart() -> None:
 def test_large_batches_are_cut_and_still_answered_whole() -> None:
     generator = np.random.default_rng(2)
     rows = generator.standard_normal((1500, 64)).astype(np.float32)
-    fast, oracle = FaissFlatIndex(64, "r1", num_threads=2), ExactIndex(64, "r1")
+    fast, oracle = fast_index(64, num_threads=2), ExactIndex(64, "r1")
     fast.upsert([f"{n}" for n in range(1500)], rows)
     oracle.upsert([f"{n}" for n in range(1500)], rows)
     assert_same_answers(fast, oracle, generator.standard_normal((130, 64)).astype(np.float32), k=500)
@@ -117,5 +123,5 @@ def test_a_score_is_the_inner_product() -> None:
 
 
 def test_both_kinds_are_built_by_name() -> None:
-    assert isinstance(build_index("faiss", 4, "r1"), FaissFlatIndex)
+    assert isinstance(build_index("faiss", 4, "r1"), LiveIndex)
     assert isinstance(build_index("exact", 4, "r1"), ExactIndex)

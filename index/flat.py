@@ -1,0 +1,194 @@
+"""A segment that is exact and changes in place: FAISS finds candidates, the contract's own score decides between them.
+
+Shape suffixes: R rows, N item numbers, D dimensions, Q queries, F candidates fetched per query, K answered, M numbers
+asked for.
+
+How it stays exact. FAISS adds up inner products in an order that depends on the batch and the processor, and
+cuts ties anywhere. So more candidates than wanted are fetched, scored again by `inner_products`, and the
+answer is taken only if the K-th best is so far above FAISS's last candidate that rounding cannot have hidden
+a better one. Else more are fetched. Cost of a search: one FAISS scan O(R·D) per round, mostly one round; many
+items with the very same vector at the K-th place cost more rounds, log4(R/K) at most.
+
+How it removes. The last row moves into the hole and the tail is cut off, so there are no tombstones to filter
+and nothing to compact. Rows are private and may move; numbers are what the outside sees.
+
+Not safe for changes beside anything else; several searches at once are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from index.checks import norms
+from index.contract import BoolArray, Float32Array, Int64Array, inner_products
+from index.faiss_options import scan_options
+from index.numbers import grown
+from index.ordering import NO_ITEM, NO_SCORE, Found, best_of
+
+EXTRA_CANDIDATES = 16
+"""Fetched beyond k in the first round: enough where no ties are, and cheap beside the scan."""
+
+WIDEN = 4
+"""Factor between rounds. A scan costs about the same for any number fetched, so few rounds beat small
+ones."""
+
+SCORED_AT_ONCE = 1 << 21
+"""Floats gathered at once when scoring again (8 MiB): bounds memory for batches of 512 queries."""
+
+Usable = Callable[[Int64Array, Int64Array], BoolArray]
+"""Which candidates may be answered, bool (Q, F), of the numbers of the queries, shape (Q,), and item numbers (Q, F)."""
+
+
+class FlatSegment:
+    """Vectors by item number over a flat FAISS index on the CPU: exact answers, vectors held once.
+
+    Args:
+        dim: Dimensions of every vector.
+        num_threads: Threads FAISS may use for a batch of queries. A single query uses one.
+    """
+
+    def __init__(self, dim: int, num_threads: int) -> None:
+        self._dim = dim
+        self._num_threads = num_threads
+        self._flat: Any = faiss.IndexFlatIP(dim)
+        self._numbers: Int64Array = np.empty(0, dtype=np.int64)
+        self._row_of: dict[int, int] = {}
+        self._max_norm = 0.0
+
+    def __len__(self) -> int:
+        return len(self._row_of)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._row_of
+
+    @property
+    def numbers_R(self) -> Int64Array:
+        """The item number of each row; holds until the next change."""
+        return self._numbers[: len(self._row_of)]
+
+    @property
+    def vectors_RD(self) -> Float32Array:
+        """FAISS's own memory as an array, writable. Holds until the next change: never keep it."""
+        num_rows = len(self._row_of)
+        if num_rows == 0:
+            return np.empty((0, self._dim), dtype=np.float32)
+        flat: Float32Array = faiss.rev_swig_ptr(self._flat.get_xb(), num_rows * self._dim)
+        return flat.reshape(num_rows, self._dim)
+
+    def put(self, numbers_M: Int64Array, vectors_MD: Float32Array) -> None:
+        """Insert vectors, or replace them, each number once. Costs O(M·D), whatever the size of the segment."""
+        if not len(numbers_M):
+            return
+        rows_M = self._rows_of(numbers_M)
+        is_new_M = rows_M < 0
+        if not is_new_M.all():
+            self.vectors_RD[rows_M[~is_new_M]] = vectors_MD[~is_new_M]
+        if is_new_M.any():
+            new, first = numbers_M[is_new_M], len(self._row_of)
+            self._flat.add(np.ascontiguousarray(vectors_MD[is_new_M]))
+            if first + len(new) > len(self._numbers):
+                self._numbers = grown(self._numbers, max(first + len(new), 2 * first), NO_ITEM)
+            self._numbers[first : first + len(new)] = new
+            self._row_of.update(zip(new.tolist(), range(first, first + len(new)), strict=True))
+        self._max_norm = max(self._max_norm, float(norms(vectors_MD).max()))
+
+    def remove(self, numbers_M: Int64Array) -> None:
+        """Remove items; those that are not here are ignored. Costs O(R) per call, O(D) per item."""
+        num_before, vectors_RD = len(self._row_of), self.vectors_RD
+        for number in numbers_M.tolist():
+            hole = self._row_of.pop(number, None)
+            if hole is not None:
+                self._fill(hole, vectors_RD)
+        if len(self._row_of) < num_before:
+            self._flat.remove_ids(faiss.IDSelectorRange(len(self._row_of), num_before))
+
+    def vectors_of(self, numbers_M: Int64Array) -> tuple[Float32Array, BoolArray]:
+        """Copies of vectors, shape (M, D), zeros where the item is not here; and whether each is, shape (M,)."""
+        rows_M = self._rows_of(numbers_M)
+        found_M = rows_M >= 0
+        vectors_MD = np.zeros((len(numbers_M), self._dim), dtype=np.float32)
+        vectors_MD[found_M] = self.vectors_RD[rows_M[found_M]]
+        return vectors_MD, found_M
+
+    def search(
+        self,
+        queries_QD: Float32Array,
+        k: int,
+        ids_N: npt.NDArray[np.object_],
+        *,
+        kept_N: BoolArray | None = None,
+        is_usable: Usable | None = None,
+    ) -> Found:
+        """The best k for each query, of those that are kept and usable.
+
+        Args:
+            queries_QD: Queries, checked.
+            k: At least 1.
+            ids_N: The id of each item number, which decides between equal scores.
+            kept_N: Which item numbers may be answered at all; FAISS passes over the others.
+            is_usable: Which of the candidates may be answered to their query; asked after FAISS. None: all.
+        """
+        kept_R = None if kept_N is None else kept_N[self.numbers_R]
+        num_kept = len(self) if kept_R is None else int(np.count_nonzero(kept_R))
+        options = scan_options(kept_R)
+        num_found = min(k, num_kept)
+        found = Found.nothing(len(queries_QD), num_found)
+        open_Q = np.arange(len(queries_QD) if num_found else 0)
+        num_fetched = num_found + EXTRA_CANDIDATES
+        faiss.omp_set_num_threads(self._num_threads)  # OpenMP keeps it per calling thread
+        while len(open_Q):
+            num_fetched = min(num_fetched, num_kept)
+            chunk = max(1, SCORED_AT_ONCE // (num_fetched * self._dim))
+            still_open = []
+            for start in range(0, len(open_Q), chunk):
+                asked = open_Q[start : start + chunk]
+                numbers_QF, scores_QF, floor_Q = self._candidates(queries_QD[asked], num_fetched, options)
+                if is_usable is not None:
+                    scores_QF[~is_usable(asked, numbers_QF)] = NO_SCORE
+                best = best_of(numbers_QF, scores_QF, num_found, ids_N)
+                found.put(asked, best)
+                decided_Q = best.scores_QK[:, -1] > floor_Q
+                still_open.append(asked[~decided_Q])
+            open_Q = np.concatenate(still_open)
+            if num_fetched == num_kept:
+                break
+            num_fetched *= WIDEN
+        return found
+
+    def _candidates(
+        self, queries_QD: Float32Array, num_fetched: int, options: Any
+    ) -> tuple[Int64Array, Float32Array, Float32Array]:
+        """Item numbers and scores, (Q, F), and the score below which others may lie that are not among them, (Q,)."""
+        rough_QF, rows_QF = self._flat.search(queries_QD, num_fetched, params=options)
+        scores_QF = inner_products(self.vectors_RD[rows_QF], queries_QD[:, None, :])
+        return self._numbers[rows_QF], scores_QF, rough_QF[:, -1] + self._rounding(queries_QD)
+
+    def _rows_of(self, numbers_M: Int64Array) -> Int64Array:
+        get = self._row_of.get
+        return np.fromiter((get(number, -1) for number in numbers_M.tolist()), dtype=np.int64, count=len(numbers_M))
+
+    def _fill(self, hole: int, vectors_RD: Float32Array) -> None:
+        """Move the last row into the hole."""
+        last_row = len(self._row_of)
+        if hole != last_row:
+            last_number = int(self._numbers[last_row])
+            vectors_RD[hole] = vectors_RD[last_row]
+            self._numbers[hole] = last_number
+            self._row_of[last_number] = hole
+
+    def _rounding(self, queries_QD: Float32Array) -> Float32Array:
+        """The most by which FAISS's and our inner products of one pair can differ, shape (Q,).
+
+        Each strays from the true value by at most D·2⁻²⁴·|x|·|q| to first order (Higham, Accuracy and
+        Stability of Numerical Algorithms, section 3.1), whatever the order of the sum; doubled once for the
+        two sides, and once more for the higher orders. The constant covers products too small for normal
+        float32.
+        """
+        relative = 4 * self._dim * 2.0**-24
+        tiny = 4 * self._dim * float(np.finfo(np.float32).tiny)
+        return np.asarray(relative * self._max_norm * norms(queries_QD) + tiny, dtype=np.float32)
