@@ -17,13 +17,15 @@ FUZZER := build/fuzz/packages
 FUZZER_LOCK := tests/fuzz/requirements.lock
 RECTOOLS := build/rectools
 RECTOOLS_LOCK := tests/evaluation/rectools/requirements.lock
+INDEX_PEERS := build/index-peers
+INDEX_PEERS_LOCK := tests/bench/index/peers/requirements.lock
 UV := $(shell command -v uv 2>/dev/null)
 PACKAGES := stream_app encoders index
 BENCHES := $(sort $(patsubst tests/bench/%.py,%,$(shell grep -l __main__ tests/bench/*.py)) \
   $(patsubst tests/bench/%/__main__.py,%,$(wildcard tests/bench/*/__main__.py)))
 
 .PHONY: help demo demo-model test check faults soak fuzz bench clean lock lock-python lock-peers lock-fuzz \
-  lock-rectools lock-jars rectools python-version
+  lock-rectools lock-index-peers lock-jars rectools index-peers python-version
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -65,15 +67,16 @@ clean: ## Remove .venv, .venv-peers and everything that tools left behind
 	@rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
 	@find $(PACKAGES) tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
-lock: lock-python lock-peers lock-fuzz lock-rectools lock-jars ## Bring the lists of pinned packages and of Kafka's jars up to date
+lock: lock-python lock-peers lock-fuzz lock-rectools lock-index-peers lock-jars ## Bring the lists of pinned packages and of Kafka's jars up to date
 
 # What is to be locked, and where.
 lock-python: LOCKED = pyproject.toml --all-extras --output-file requirements.lock
 lock-peers: LOCKED = $(PEERS_LOCK:.lock=.in) --output-file $(PEERS_LOCK)
 lock-fuzz: LOCKED = $(FUZZER_LOCK:.lock=.in) --output-file $(FUZZER_LOCK)
 lock-rectools: LOCKED = $(RECTOOLS_LOCK:.lock=.in) --output-file $(RECTOOLS_LOCK)
+lock-index-peers: LOCKED = $(INDEX_PEERS_LOCK:.lock=.in) --output-file $(INDEX_PEERS_LOCK)
 
-lock-python lock-peers lock-fuzz lock-rectools:
+lock-python lock-peers lock-fuzz lock-rectools lock-index-peers:
 	@uv="$(UV)"; [ -n "$$uv" ] || uv="$(BIN)/uv"; command -v "$$uv" >/dev/null || { \
 	  echo "make lock needs uv, and there is none on PATH. To mend it: install uv." >&2; exit 1; }; \
 	"$$uv" pip compile $(LOCKED) --quiet --universal --generate-hashes --no-annotate --no-header --python-version 3.11
@@ -107,24 +110,22 @@ else
 endif
 	@touch $@
 
-# The sequence bench's peers cannot share an environment with the project.
+# What measurements and tests compare with, each in an environment of its own: they want other versions than ours.
 $(PEERS): $(PEERS)/.installed
-
-$(PEERS)/.installed: $(PEERS_LOCK)
-	@$(MAKE) python-version
-	@echo "installing $$(grep -c '^[a-zA-Z]' $<) packages into $(PEERS)"
-	@[ -x $(PEERS)/bin/pip ] || "$(PYTHON)" -m venv $(PEERS)
-	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
-	@touch $@
 
 rectools: $(RECTOOLS)/.installed ## Install RecTools apart, for the test that compares measures with its
 
-# RecTools wants an older numpy.
+index-peers: $(INDEX_PEERS)/.installed ## Install hnswlib and usearch apart, for bench-index
+
+$(PEERS)/.installed: $(PEERS_LOCK)
 $(RECTOOLS)/.installed: $(RECTOOLS_LOCK)
+$(INDEX_PEERS)/.installed: $(INDEX_PEERS_LOCK)
+
+$(PEERS)/.installed $(RECTOOLS)/.installed $(INDEX_PEERS)/.installed:
 	@$(MAKE) python-version
-	@echo "installing $$(grep -c '^[a-zA-Z]' $<) packages into $(RECTOOLS)"
-	@[ -x $(RECTOOLS)/bin/pip ] || "$(PYTHON)" -m venv $(RECTOOLS)
-	@$(RECTOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@echo "installing $$(grep -c '^[a-zA-Z]' $<) packages into $(@D)"
+	@[ -x $(@D)/bin/pip ] || "$(PYTHON)" -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 # The fuzzer is a package of 35 MB that nobody else needs.
