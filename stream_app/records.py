@@ -132,7 +132,7 @@ class ChoiceRecord(msgspec.Struct, frozen=True, kw_only=True):
     `epoch` is the scorer-epoch of the event at `event_ts`, `partition` and `offset` name it. `features` are the rows of
     `num_candidates` candidates (base64 float32, row by row; none where nothing is to be learned), `chosen` the row of
     `item_id`, -1 where no source offered it. `is_whole` tells that all candidates are there, so that the place of the
-    item in the list can be told.
+    item in the list can be told; else the last `num_spread` rows count for `weight` candidates each.
     """
 
     user_id: str
@@ -146,6 +146,8 @@ class ChoiceRecord(msgspec.Struct, frozen=True, kw_only=True):
     num_candidates: int
     features: str
     is_whole: bool
+    num_spread: int = 0
+    weight: float = 1.0
 
 
 class ScorerRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -99,11 +99,11 @@ def choice_record(
     chosen = places.get(choice.item_id, -1)
     is_whole = choice_hash(choice.record.user_id, choice.record.last_ts, choice.item_id) % WHOLE_ONE_IN == 0
     if chosen < 0:
-        return _record(choice, np.zeros((0, features_CF.shape[1])), -1, rule, is_whole=True) if is_whole else None
-    if not is_whole:
-        example = learning.sample(features_CF, chosen, MAX_NEGATIVES)
-        return _record(choice, example.features_CF, example.chosen, rule, is_whole=False)
-    return _record(choice, features_CF, chosen, rule, is_whole=True)
+        nothing = learning.Example(np.zeros((0, features_CF.shape[1])), -1)
+        return _record(choice, nothing, rule, is_whole=True) if is_whole else None
+    if is_whole:
+        return _record(choice, learning.Example(features_CF, chosen), rule, is_whole=True)
+    return _record(choice, learning.sample(features_CF, chosen, MAX_NEGATIVES), rule, is_whole=False)
 
 
 def choice_hash(user_id: str, ts_ms: int, item_id: str) -> int:
@@ -115,9 +115,7 @@ def _profiles_by_place(choices: Sequence[Choice]) -> Mapping[str, UserProfile]:
     return {str(place): choice.profile for place, choice in enumerate(choices)}
 
 
-def _record(
-    choice: Choice, features_CF: npt.NDArray[np.floating], chosen: int, rule: ScoreRule, *, is_whole: bool
-) -> ChoiceRecord:
+def _record(choice: Choice, example: learning.Example, rule: ScoreRule, *, is_whole: bool) -> ChoiceRecord:
     record = choice.record
     return ChoiceRecord(
         user_id=record.user_id,
@@ -127,8 +125,10 @@ def _record(
         offset=record.offset,
         release=record.release,
         epoch=rule.epoch_of(record.join_epoch, record.last_ts),
-        chosen=chosen,
-        num_candidates=len(features_CF),
-        features=pack_vector(np.asarray(features_CF, dtype=np.float32)),
+        chosen=example.chosen,
+        num_candidates=len(example.features_CF),
+        features=pack_vector(np.asarray(example.features_CF, dtype=np.float32)),
         is_whole=is_whole,
+        num_spread=example.num_spread,
+        weight=example.weight,
     )

@@ -298,7 +298,9 @@ def _judge(
 
 
 def _example(record: ChoiceRecord, features_CF: npt.NDArray[np.float64]) -> learning.Example:
-    return learning.sample(features_CF, record.chosen, MAX_NEGATIVES)
+    if record.is_whole:
+        return learning.sample(features_CF, record.chosen, MAX_NEGATIVES)
+    return learning.Example(features_CF, record.chosen, record.num_spread, record.weight)
 
 
 def _features_of(record: ChoiceRecord, num_features: int) -> npt.NDArray[np.float64] | None:

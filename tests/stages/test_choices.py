@@ -105,6 +105,9 @@ def test_of_the_others_a_sample_is_told_that_has_the_item() -> None:
     made = choice_record(drawn("i47", whole=False), *offer(90), RULE)
     assert made is not None and not made.is_whole
     assert made.num_candidates == MAX_NEGATIVES + 1
+    # 89 others, of which 60 are told: the foremost 30, and 30 that stand for 59.
+    assert made.num_spread == 30
+    assert made.weight == pytest.approx(59 / 30)
     assert unpack_vector(made.features).reshape(-1, 2)[made.chosen].tolist() == [47, -47]
 
 

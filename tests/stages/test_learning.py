@@ -165,6 +165,20 @@ def test_a_sample_keeps_the_chosen_and_no_row_twice(num_candidates: int, max_neg
     assert rows[made.chosen] == chosen
     assert len(rows) == len(set(rows)) == min(num_candidates, max_negatives + 1)
     assert (made.features_CF == features_CF[rows]).all()
+    num_stood_for = len(rows) - made.num_spread + made.weight * made.num_spread
+    assert num_stood_for == pytest.approx(num_candidates if max_negatives else 1)
+
+
+def test_a_row_that_counts_three_times_teaches_what_three_rows_do() -> None:
+    generator = np.random.default_rng(8)
+    features_CF = generator.standard_normal((5, 4))
+    state = initial_state(Scorer(feature_names=NAMES, weights=[0.0] * 4))
+    parameters = generator.standard_normal(len(np.frombuffer(state.parameters))) * 0.3
+    weighted = Example(features_CF, 1, num_spread=2, weight=3.0)
+    repeated = Example(np.concatenate([features_CF, features_CF[3:], features_CF[3:]]), 1)
+    gradients = [learning._gradient(state, parameters, [learning._kept(one)]) for one in (weighted, repeated)]
+    np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
+    assert np.abs(gradients[0]).max() > 0.01
 
 
 def test_a_sample_has_what_each_feature_puts_first() -> None:
