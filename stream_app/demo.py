@@ -36,6 +36,10 @@ LIST_WITHIN_S: Final = 30.0
 POLL_MS: Final = 200
 """How long one poll waits for records; they are delivered as soon as they are there."""
 
+LEARNING_SHARE: Final = 0.1
+"""Of the users, whose choices the scorer goes on learning from: the demo's model brings one that is fitted to the
+sample, and telling of everybody's would take most of the demo's time."""
+
 
 @dataclass(frozen=True)
 class ExampleData:
@@ -110,7 +114,7 @@ def demo_settings(state_path: Path, config: Path, model: Path) -> Settings:
         raise ModelError(f"The demo's model is not there: {model}.", mend="train it with `make demo-model`")
     # Absolute, since people are told to name it in another terminal.
     folder = (state_path / "demo").resolve()
-    overrides = {"state_dir": str(folder), "model": str(model.resolve())}
+    overrides = {"state_dir": str(folder), "model": str(model.resolve()), "score_users_share": LEARNING_SHARE}
     return load_settings(config, environ={}, overrides=overrides)
 
 
