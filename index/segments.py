@@ -238,8 +238,6 @@ class BannedPairs:
         self._stride = num_numbers
         pairs = [query * num_numbers + numbers[numbers >= 0] for query, numbers in enumerate(numbers_Q)]
         self._pairs = np.sort(np.concatenate(pairs))
-        self.most = max(map(len, pairs))
-        """Exclusions of the query that has most."""
 
     def holds(self, queries: Int64Array, numbers_QF: Int64Array) -> BoolArray:
         """Whether each candidate (Q, F) is excluded for its query; `queries` are their numbers, (Q,)."""

@@ -53,6 +53,9 @@ NUM_SHARES = len(NEAR_SOURCES) * len(NEAR_ITEMS)
 """X. For each of `NEAR_SOURCES`: near the user's newest item, and near the newest items by `RECENT_WEIGHTS`; each of
 short and of long memory."""
 
+ORDERING_SHARES = ("recent_short", "recent_long")
+"""Of `NEAR_ITEMS`: the shares whose sum orders the items that a source brings."""
+
 
 @dataclass(frozen=True)
 class Shares:
@@ -70,11 +73,13 @@ class Shares:
 
     def items_of(self, source: int) -> Iterator[str]:
         """The items that `NEAR_SOURCES[source]` brings, in no order."""
-        return (self.item_ids[row] for row in self.rows_S[self.totals(source) > 0].tolist())
+        return (self.item_ids[row] for row in self.brought(source)[0].tolist())
 
-    def totals(self, source: int) -> Floats:
-        """The sums (S,) by which `NEAR_SOURCES[source]` orders its items; 0 for those it does not bring."""
-        return np.asarray(self.shares_SX[:, 4 * source + 2 : 4 * source + 4].sum(axis=1))
+    def brought(self, source: int) -> tuple[Ints, Floats]:
+        """Rows of the items that `NEAR_SOURCES[source]` brings, in no order, and the sums that it orders them by."""
+        columns = [len(NEAR_ITEMS) * source + NEAR_ITEMS.index(name) for name in ORDERING_SHARES]
+        totals_S = self.shares_SX[:, columns].sum(axis=1)
+        return self.rows_S[totals_S > 0], totals_S[totals_S > 0]
 
     def of(self, rows_C: Ints) -> Floats:
         """The shares of items (C, X); nothing for others."""
@@ -108,8 +113,7 @@ def gather(query: Query, trends: TrendView, num_each: int, available: Callable[[
         _add_some(found, name, map(trends.item_ids.__getitem__, rows.tolist()), query, num_each, available)
     found.shares = _shares(query.recent, trends)
     for place, source in enumerate(NEAR_SOURCES):
-        totals_S = found.shares.totals(place)
-        rows = trends.by_score(found.shares.rows_S[totals_S > 0], totals_S[totals_S > 0])
+        rows = trends.by_score(*found.shares.brought(place))
         _add_some(found, source, map(trends.item_ids.__getitem__, rows.tolist()), query, num_each, available)
     return found
 

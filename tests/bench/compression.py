@@ -33,14 +33,14 @@ from encoders.train import use_threads
 from encoders.trained import TrainedModel
 from encoders.training_config import TrainConfig
 from encoders.transformer import SliceModel
-from encoders.validation import NDCG_DEPTH, ValidationPlan, plan_validation, validation_ranks
+from encoders.validation import NDCG_DEPTH, ValidationPlan, validation_ranks
 from stream_app.cli._signals import terminate_as_interrupt
 from stream_app.event_log import read_events
-from stream_app.offline import history_slices
 from stream_app.settings import Settings, load_settings
-from stream_app.training import split_time_ms, train_encoder, training_histories
+from stream_app.training import split_time_ms, train_encoder
 from tests.bench.common import EXAMPLE, BenchResult, Figure, finish, table
 from tests.bench.datasets import DATASETS, require, skipped_without_data
+from tests.bench.trainings import plan_from
 from tests.encoders.closeness import Closeness, closeness, user_vectors
 
 SAMPLE: Final = "sample"
@@ -301,11 +301,8 @@ def run(path: Path, settings: Settings, config: TrainConfig, options: Any) -> in
     events = read_events(path, settings, limit=options.limit).events
     split_ms = split_time_ms(events, VALIDATION_SHARE)
     trained = train_encoder(events, settings, config=config, split_ms=split_ms, report=print)
-    histories = training_histories(history_slices(events, settings), trained.vocabulary, settings)
-    dims = trained.model.dims
-    reader = SliceReader(histories, dims.gap_edges_ms, dims.slice_events, dims.context_events)
-    plan = plan_validation(reader, split_ms, MAX_TARGETS, config.seed)
-    measured = measure(variants_of(trained, histories, config.seed), trained, plan, options.rounds)
+    plan = plan_from(trained, events, settings, split_ms, MAX_TARGETS, config.seed)
+    measured = measure(variants_of(trained, plan.reader.histories, config.seed), trained, plan, options.rounds)
     print(f"\n{table(COLUMNS, [one.row(name) for name, one in measured.items()])}\n")
     details = {
         "data": options.data,

@@ -11,34 +11,38 @@ times are judged by leave-one-out. Differences are to the model without a memory
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from encoders.contract import Float64Array, MergeKind
-from encoders.sampling import SliceReader
 from encoders.train import use_threads
 from encoders.training_config import TrainConfig
-from encoders.validation import plan_validation, validation_ranks
+from encoders.validation import validation_ranks
 from stream_app.cli._signals import terminate_as_interrupt
 from stream_app.evaluation.leave_one_out import hold_out, own_ranks, read_sequences
 from stream_app.event_log import read_events
-from stream_app.offline import history_slices
 from stream_app.settings import Settings
-from stream_app.training import split_time_ms, train_encoder, training_histories
+from stream_app.training import split_time_ms, train_encoder
 from tests.bench.common import BenchResult, Figure, finish, table
 from tests.bench.compression import gains_of
-from tests.bench.datasets import DATASETS, Dataset
-from tests.bench.quality import LEAVE_ONE_OUT, SEQUENCES, USERS_SHARE, some_users
+from tests.bench.datasets import DATASETS
+from tests.bench.trainings import (
+    LEAVE_ONE_OUT,
+    SEQUENCES,
+    in_processes,
+    is_quick,
+    log_of,
+    plan_from,
+    sequence_settings,
+    that_are_there,
+)
 
 NO_MEMORY: Final[MergeKind] = "none"
 MERGES: Final[tuple[MergeKind, ...]] = (NO_MEMORY, "decayed", "gate", "tokens")
@@ -63,13 +67,10 @@ def gains_of_part(part: Part) -> Float64Array:
     config = TrainConfig(merge=part.merge, seed=part.seed, time_budget_s=part.budget_s, max_epochs=1000)
     with tempfile.TemporaryDirectory(prefix="sliceflow-bench-") as folder:
         if part.data == LEAVE_ONE_OUT:
-            settings = Dataset(LEAVE_ONE_OUT, {"item": 1.0}).settings(Path(folder))
             held = hold_out(read_sequences(SEQUENCES, "item"))
-            ranks = own_ranks(held, settings, config, _quiet)
+            ranks = own_ranks(held, sequence_settings(Path(folder)), config, _quiet)
             return gains_of(np.array([rank for _, rank in sorted(ranks.items())], dtype=np.int64))
-        dataset = DATASETS[part.data]
-        path = some_users(dataset.path, Path(folder), USERS_SHARE.get(part.data, 1.0))
-        return _log_gains(path, dataset.settings(Path(folder)), config)
+        return _log_gains(*log_of(part.data, Path(folder)), config)
 
 
 def _log_gains(path: Path, settings: Settings, config: TrainConfig) -> Float64Array:
@@ -79,10 +80,7 @@ def _log_gains(path: Path, settings: Settings, config: TrainConfig) -> Float64Ar
     past = [event for event in events if event.ts < from_ms]
     split_ms = split_time_ms(past, VALIDATION_SHARE)
     trained = train_encoder(past, settings, config=config, split_ms=split_ms, report=_quiet, clock=time.process_time)
-    histories = training_histories(history_slices(events, settings), trained.vocabulary, settings)
-    dims = trained.model.dims
-    reader = SliceReader(histories, dims.gap_edges_ms, dims.slice_events, dims.context_events)
-    return gains_of(validation_ranks(trained.model, plan_validation(reader, from_ms, MAX_TARGETS, seed=0)))
+    return gains_of(validation_ranks(trained.model, plan_from(trained, events, settings, from_ms, MAX_TARGETS, seed=0)))
 
 
 def _quiet(line: str) -> None:
@@ -91,12 +89,13 @@ def _quiet(line: str) -> None:
 
 def rows_of(gains: Mapping[Part, Float64Array]) -> list[list[str]]:
     """A line for each log and merge: NDCG@10, its mean difference to no memory, and that difference's errors."""
+    without = {(part.data, part.seed): found for part, found in gains.items() if part.merge == NO_MEMORY}
     rows = []
     for data in dict.fromkeys(part.data for part in gains):
         for merge in MERGES:
             ours = {part.seed: found for part, found in gains.items() if (part.data, part.merge) == (data, merge)}
             means = [float(found.mean()) for found in ours.values()]
-            differences = [found - gains[_without(data, seed, gains)] for seed, found in ours.items()]
+            differences = [found - without[data, seed] for seed, found in ours.items()]
             by_seed = [float(one.mean()) for one in differences]
             over_T = np.mean(differences, axis=0)
             rows.append(
@@ -111,10 +110,6 @@ def rows_of(gains: Mapping[Part, Float64Array]) -> list[list[str]]:
                 ]
             )
     return rows
-
-
-def _without(data: str, seed: int, gains: Mapping[Part, Float64Array]) -> Part:
-    return next(part for part in gains if (part.data, part.merge, part.seed) == (data, NO_MEMORY, seed))
 
 
 COLUMNS: Final = ("log, merge", "targets", "NDCG@10", "of the seeds", "to none", "error", "of the seeds")
@@ -132,31 +127,27 @@ def figures_of(gains: Mapping[Part, Float64Array]) -> dict[str, Figure]:
 def run(parts: Sequence[Part], num_processes: int) -> int:
     """Do all parts; the exit code."""
     gains: dict[Part, Float64Array] = {}
-    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(gains_of_part, part): part for part in parts}
-        for done in as_completed(waiting):
-            part = waiting[done]
-            gains[part] = done.result()
-            print(f"{part.data}, {part.merge}, seed {part.seed}: {gains[part].mean():.4f}", flush=True)
+    for part, found in in_processes(gains_of_part, parts, num_processes):
+        gains[part] = found
+        print(f"{part.data}, {part.merge}, seed {part.seed}: {found.mean():.4f}", flush=True)
     ordered = {part: gains[part] for part in parts}
-    print(f"\n{table(COLUMNS, rows_of(ordered))}\n")
-    details = {"parts": [vars(part) for part in parts], "rows": rows_of(ordered)}
+    rows = rows_of(ordered)
+    print(f"\n{table(COLUMNS, rows)}\n")
+    details = {"parts": [vars(part) for part in parts], "rows": rows}
     return finish(BenchResult("merges", figures_of(ordered), details))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the measurement; the exit code."""
-    is_quick = os.environ.get("QUICK", "") not in ("", "0")
     known = [*DATASETS, LEAVE_ONE_OUT]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", choices=known, default=["deskdrop"] if is_quick else known)
-    parser.add_argument("--seeds", type=int, default=1 if is_quick else 3)
+    parser.add_argument("--data", nargs="+", choices=known, default=["deskdrop"] if is_quick() else known)
+    parser.add_argument("--seeds", type=int, default=1 if is_quick() else 3)
     parser.add_argument("--budget-s", type=float, default=60.0, help="processor time of each training")
     parser.add_argument("--processes", type=int, default=2)
     options: Any = parser.parse_args(arguments)
-    there = [name for name in options.data if (SEQUENCES if name == LEAVE_ONE_OUT else DATASETS[name].path).is_file()]
+    there = that_are_there("bench-merges", options.data)
     if not there:
-        print(f"bench-merges: skipped, none of {', '.join(options.data)} is beside this project's folder", flush=True)
         return 0
     parts = [
         Part(data, merge, seed, options.budget_s) for data in there for seed in range(options.seeds) for merge in MERGES

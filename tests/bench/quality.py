@@ -12,20 +12,15 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import statistics
 import sys
 import tempfile
-import zlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import pyarrow.parquet as parquet
 
 from encoders.item_features import ItemContent
 from encoders.train import use_threads
@@ -34,12 +29,16 @@ from stream_app.evaluation.results import CHIEF, EvaluationReport
 from stream_app.evaluation.run import EvaluationOptions, evaluate_log, evaluate_sequences
 from stream_app.evaluation.text import text_of
 from tests.bench.common import RESULTS, BenchResult, Figure, finish
-from tests.bench.datasets import DATA, DATASETS, Dataset
-
-SEQUENCES: Final = DATA / "ml1m_sequences" / "sequences.txt.gz"
-LEAVE_ONE_OUT: Final = "ml1m_sequences"
-USERS_SHARE: Final = {"globo": 0.1}
-"""Of larger logs a share of the users is taken."""
+from tests.bench.datasets import DATA
+from tests.bench.trainings import (
+    LEAVE_ONE_OUT,
+    SEQUENCES,
+    in_processes,
+    is_quick,
+    log_of,
+    sequence_settings,
+    that_are_there,
+)
 
 CATALOGUES: Final = {"movietweetings": DATA / "movietweetings" / "items.ndjson.gz"}
 """Logs that come with titles and genres of their items: the lists with them are to be better than without."""
@@ -94,27 +93,14 @@ def run_part(part: Part) -> EvaluationReport:
 
     with tempfile.TemporaryDirectory(prefix="sliceflow-bench-") as folder:
         if part.data == LEAVE_ONE_OUT:
-            settings = Dataset(LEAVE_ONE_OUT, {"item": 1.0}).settings(Path(folder))
-            return evaluate_sequences(SEQUENCES, settings, options, report)
-        dataset = DATASETS[part.data]
-        path = some_users(dataset.path, Path(folder), USERS_SHARE.get(part.data, 1.0))
-        return evaluate_log(path, dataset.settings(Path(folder)), options, report)
+            return evaluate_sequences(SEQUENCES, sequence_settings(Path(folder)), options, report)
+        return evaluate_log(*log_of(part.data, Path(folder)), options, report)
 
 
 def catalogue(path: Path) -> dict[str, ItemContent]:
     """Titles and genres of the items, by id."""
     rows = map(json.loads, gzip.decompress(path.read_bytes()).decode("utf-8").splitlines())
     return {row["item"]: ItemContent(title=row["title"], tags=tuple(row["genres"])) for row in rows}
-
-
-def some_users(path: Path, folder: Path, share: float) -> Path:
-    """The log of some users only, chosen by a hash."""
-    if share == 1:
-        return path
-    table = parquet.read_table(path)
-    chosen = [zlib.crc32(str(user).encode()) % 1000 < 1000 * share for user in table.column("user").to_pylist()]
-    parquet.write_table(table.filter(chosen), folder / path.name)
-    return folder / path.name
 
 
 def figures_of(reports: Mapping[Part, EvaluationReport]) -> dict[str, Figure]:
@@ -151,13 +137,10 @@ def save(part: Part, report: EvaluationReport, folder: Path) -> None:
 def run(parts: Sequence[Part], num_processes: int) -> int:
     """Do all parts; the exit code."""
     reports: dict[Part, EvaluationReport] = {}
-    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(run_part, part): part for part in parts}
-        for done in as_completed(waiting):
-            part = waiting[done]
-            reports[part] = done.result()
-            save(part, reports[part], RESULTS)
-            print(f"\n{part.name}\n{text_of(reports[part])}", flush=True)
+    for part, report in in_processes(run_part, parts, num_processes):
+        reports[part] = report
+        save(part, report, RESULTS)
+        print(f"\n{part.name}\n{text_of(report)}", flush=True)
     ordered = {part: reports[part] for part in parts}
     details: dict[str, Any] = {
         "parts": [{"data": part.figure, "seed": part.seed, "budget_s": part.budget_s} for part in parts]
@@ -167,19 +150,17 @@ def run(parts: Sequence[Part], num_processes: int) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the measurement; the exit code."""
-    is_quick = os.environ.get("QUICK", "") not in ("", "0")
-    known = [*(["deskdrop"] if is_quick else RATIO_TARGETS), *([LEAVE_ONE_OUT] if is_quick else [])]
+    known = ["deskdrop", LEAVE_ONE_OUT] if is_quick() else [*RATIO_TARGETS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", choices=sorted(RATIO_TARGETS), default=known)
     parser.add_argument("--budget-s", type=float, help="processor time of each training")
     parser.add_argument("--processes", type=int, default=2)
     options: Any = parser.parse_args(arguments)
-    there = [name for name in options.data if (SEQUENCES if name == LEAVE_ONE_OUT else DATASETS[name].path).is_file()]
+    there = that_are_there("bench-quality", options.data)
     if not there:
-        print(f"bench-quality: skipped, none of {', '.join(options.data)} is beside this project's folder", flush=True)
         return 0
     with terminate_as_interrupt():
-        return run(parts_of(there, is_quick=is_quick, budget_s=options.budget_s), options.processes)
+        return run(parts_of(there, is_quick=is_quick(), budget_s=options.budget_s), options.processes)
     return 0
 
 

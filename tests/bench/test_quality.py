@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from stream_app.evaluation.judging import OURS
-from tests.bench.quality import LEAVE_ONE_OUT, Part, figures_of, parts_of
+from tests.bench.quality import Part, figures_of, parts_of
 from tests.bench.test_model import made_report
+from tests.bench.trainings import LEAVE_ONE_OUT
 
 BEST = "popularity, half-life 1h"
 
