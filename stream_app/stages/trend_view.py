@@ -15,12 +15,16 @@ import numpy.typing as npt
 from stream_app.records import TrendRecord
 from stream_app.stages.followers import Followers
 from stream_app.stages.popularity import TrendRule
-
-NEVER = -1e18
-"""Log score of an item that was never touched."""
+from stream_app.stages.tops import NEVER, Top, changed_top, top_of
 
 MAX_BEHIND = 1e6
 """Largest distance from the most popular item, in halvings: 28 years at a half-life of 15 minutes."""
+
+TOP_ITEMS = 300
+"""So many of the most popular items are known at least, at each half-life."""
+
+SPARE_ITEMS = 50
+"""More of them than were asked for: an item that falls out leaves a gap."""
 
 NO_FOLLOWERS = Followers()
 
@@ -43,6 +47,24 @@ class Neighbours:
     shares_KM: Floats
 
 
+@dataclass(frozen=True)
+class Predecessors:
+    """What stood before one item.
+
+    Args:
+        rows_K: Rows of the items, int64, -1 for those unheard of.
+        counts_KM: Their counts of short and long memory, float64.
+        epoch: The epoch at whose end the counts are of.
+    """
+
+    rows_K: Ints
+    counts_KM: Floats
+    epoch: int
+
+
+NO_PREDECESSORS = Predecessors(np.zeros(0, dtype=np.int64), np.zeros((0, 2)), -1)
+
+
 class TrendView:
     """Trends up to and including `epoch`; it only moves forward.
 
@@ -59,11 +81,13 @@ class TrendView:
         self._pair_columns = [rule.half_lives_ms.index(half_life_ms) for half_life_ms in rule.pair_half_lives_ms]
         self._pair_half_lives_M = np.array(rule.pair_half_lives_ms) / rule.epoch_ms
         self._followers: dict[str, Followers] = {}
+        self._predecessors: dict[str, Predecessors] = {}
         self._highest_H: Floats | None = None
         self._log_scores_NH: Floats = np.full((256, len(rule.half_lives_ms)), NEVER)
         self._first_epochs_N: Floats = np.zeros(256)
         self._tie_breaks_N: npt.NDArray[np.uint64] = np.zeros(256, dtype=np.uint64)
-        self._tops: dict[int, tuple[int, npt.NDArray[np.int64]]] = {}
+        self._tops: dict[int, Top] = {}
+        self._top_items = TOP_ITEMS
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -72,22 +96,22 @@ class TrendView:
         """Take in the records of all epochs after the present one up to `epoch`."""
         newest = {record.item_id: record for record in records}
         if newest:
-            self._set_rows(list(newest.values()))
-            self._tops.clear()
+            self._change_tops(self._set_rows(list(newest.values())))
             self._highest_H = None
         for record in newest.values():
             self._set_followers(record)
+            self._predecessors.pop(record.item_id, None)
         self._records.update(newest)
         self.epoch = max(self.epoch, epoch)
 
     def top(self, half_life_index: int, num_items: int) -> npt.NDArray[np.int64]:
         """Rows of the most popular items, best first; ties by a hash of the item id, not by arrival."""
-        asked, rows = self._tops.get(half_life_index, (0, None))
-        if rows is None or asked < num_items:
-            asked = max(num_items, 300)
-            rows = self._sorted_top(half_life_index, asked)
-            self._tops[half_life_index] = (asked, rows)
-        return rows[:num_items]
+        top = self._tops.get(half_life_index)
+        if top is None or not top.reaches(num_items):
+            self._top_items = max(num_items + SPARE_ITEMS, self._top_items)
+            top = top_of(self._log_scores_NH[: len(self), half_life_index], self._top_items, self.by_score)
+            self._tops[half_life_index] = top
+        return top.rows_T[:num_items]
 
     def rows_of(self, item_ids: Iterable[str]) -> npt.NDArray[np.int64]:
         """Rows of items, -1 for those never touched."""
@@ -104,9 +128,7 @@ class TrendView:
         if len(self):
             known = rows_C >= 0
             log_scores[known] = self._log_scores_NH[rows_C[known]]
-            if self._highest_H is None:
-                self._highest_H = self._log_scores_NH[: len(self)].max(axis=0)
-            behind = np.clip(self._highest_H - log_scores, 0.0, MAX_BEHIND)
+            behind = np.clip(self._highest() - log_scores, 0.0, MAX_BEHIND)
         result: Floats = -np.log1p(behind)
         return result
 
@@ -130,16 +152,29 @@ class TrendView:
 
     def before(self, item_ids: Sequence[str]) -> Neighbours:
         """What users touched before each item, among the ten items before it; the strongest alone are known."""
-        records = [self._records.get(item_id) for item_id in item_ids]
-        pairs = [pair for record in records if record is not None for pair in record.predecessors]
-        lengths = [0 if record is None else len(record.predecessors) for record in records]
-        places_K = np.repeat(np.arange(len(records)), lengths)
-        epochs = np.array([-1 if record is None else record.epoch for record in records], dtype=np.float64)
-        rows_K = self.rows_of(pair[0] for pair in pairs)
-        counts_KM = np.array([pair[1:] for pair in pairs]).reshape(-1, 2)
+        found = [self._predecessors_of(item_id) for item_id in item_ids]
+        places_K = np.repeat(np.arange(len(found)), [len(one.rows_K) for one in found])
+        epochs = np.array([one.epoch for one in found], dtype=np.float64)
+        rows_K = np.concatenate([NO_PREDECESSORS.rows_K, *(one.rows_K for one in found)])
+        counts_KM = np.concatenate([NO_PREDECESSORS.counts_KM, *(one.counts_KM for one in found)])
         shares_KM = counts_KM * self._kept(epochs[places_K]) / self._touches(item_ids)[places_K]
         is_known_K = rows_K >= 0
         return Neighbours(places_K[is_known_K], rows_K[is_known_K], shares_KM[is_known_K])
+
+    def _predecessors_of(self, item_id: str) -> Predecessors:
+        """Those of an item; made once for each of its records, unless some of them are unheard of."""
+        known = self._predecessors.get(item_id)
+        if known is not None:
+            return known
+        record = self._records.get(item_id)
+        if record is None:
+            return NO_PREDECESSORS
+        rows_K = self.rows_of(pair[0] for pair in record.predecessors)
+        counts_KM = np.array([pair[1:] for pair in record.predecessors]).reshape(-1, 2)
+        made = Predecessors(rows_K, counts_KM, record.epoch)
+        if (rows_K >= 0).all():
+            self._predecessors[item_id] = made
+        return made
 
     def _touches(self, item_ids: Sequence[str]) -> Floats:
         """Decayed touches of items (C, M), and one more: so that a single old pair is not taken for certainty."""
@@ -161,7 +196,21 @@ class TrendView:
         for item_id, short, long in record.predecessors:
             self._followers.setdefault(item_id, Followers()).put(row, short, long, record.epoch)
 
-    def _set_rows(self, records: Sequence[TrendRecord]) -> None:
+    def _highest(self) -> Floats:
+        """Log scores (H,) of the most popular items."""
+        if self._highest_H is None:
+            tops = [self.top(index, 1) for index in range(len(self.rule.half_lives_ms))]
+            scores = [self._log_scores_NH[rows, index].max(initial=NEVER) for index, rows in enumerate(tops)]
+            self._highest_H = np.array(scores)
+        return self._highest_H
+
+    def _change_tops(self, changed_R: Ints) -> None:
+        for index, top in self._tops.items():
+            scores_N = self._log_scores_NH[: len(self), index]
+            self._tops[index] = changed_top(top, changed_R, scores_N, self._top_items, self.by_score)
+
+    def _set_rows(self, records: Sequence[TrendRecord]) -> Ints:
+        """Take in what records (one of each item) say of popularity; their rows."""
         rows = [self._row_of(record.item_id) for record in records]
         epochs = np.array([record.epoch for record in records], dtype=np.float64)
         with np.errstate(divide="ignore"):
@@ -169,6 +218,7 @@ class TrendView:
         offsets = epochs[:, None] * self.rule.epoch_ms / np.array(self.rule.half_lives_ms)
         self._log_scores_NH[rows] = np.maximum(logs + offsets, NEVER)
         self._first_epochs_N[rows] = [record.first_epoch for record in records]
+        return np.array(rows, dtype=np.int64)
 
     def _row_of(self, item_id: str) -> int:
         row = self._rows.get(item_id)
@@ -187,13 +237,3 @@ class TrendView:
             self._log_scores_NH = np.concatenate([self._log_scores_NH, blank])
             self._first_epochs_N = np.concatenate([self._first_epochs_N, np.zeros(size)])
             self._tie_breaks_N = np.concatenate([self._tie_breaks_N, np.zeros(size, dtype=np.uint64)])
-
-    def _sorted_top(self, half_life_index: int, num_items: int) -> npt.NDArray[np.int64]:
-        scores = self._log_scores_NH[: len(self), half_life_index]
-        rows = np.arange(len(scores))
-        if len(scores) > num_items:
-            # All items that tie with the last place are kept, so that the cut does not depend on row order.
-            threshold = np.partition(scores, len(scores) - num_items)[len(scores) - num_items]
-            rows = np.flatnonzero(scores >= threshold)
-        rows = rows[scores[rows] > NEVER]
-        return self.by_score(rows, scores[rows])[:num_items]
