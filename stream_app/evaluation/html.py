@@ -110,11 +110,12 @@ def _segments(report: EvaluationReport) -> str:
         charts.append(f"<h3>{escape(title)}</h3>{bar_chart(bars, title)}")
     if not charts:
         return ""
+    methods = [method.name for method in by_quality(report.methods)]
     rows = [
-        [part.name, f"{part.targets:,}", *(f"{part.measures[method.name][CHIEF]:.4f}" for method in report.methods)]
+        [part.name, f"{part.targets:,}", *(f"{part.measures[name][CHIEF]:.4f}" for name in methods)]
         for part in report.segments
     ]
-    header = _cells("th", [CHIEF, "targets", *(method.name for method in report.methods)])
+    header = _cells("th", [CHIEF, "targets", *methods])
     body = "".join(f"<tr>{_cells('td', row)}</tr>" for row in rows)
     return f"<table><tr>{header}</tr>{body}</table>{''.join(charts)}"
 
