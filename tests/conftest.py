@@ -6,8 +6,12 @@ import hashlib
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from stream_app.broker import EmbeddedBroker
+
+settings.register_profile("quick", max_examples=10)
+"""For `make check`: `make test` tries ten times as many."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

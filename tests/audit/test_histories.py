@@ -26,6 +26,8 @@ from stream_app.tables import PARTITION_KEY
 from tests.audit.cases import CHANGELOG, SETTINGS, Record, SequenceRole, entries, new_check, run
 from tests.stages.cases import Dead, Entry, Tick, logs
 
+pytestmark = pytest.mark.slow
+
 RULES = clean_rules(SETTINGS)
 CUTS = st.sets(st.integers(0, 60))
 

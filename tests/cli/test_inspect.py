@@ -13,6 +13,8 @@ from stream_app.demo import CONFIG_FILE, ITEMS_FILE, MODEL_FOLDER
 from tests.cli.conftest import Cli
 from tests.replay_cases import SAMPLE, sample_rows
 
+pytestmark = pytest.mark.slow
+
 NUM_EVENTS = 400
 USER = "3602"
 MAX_WIDTH = 140

@@ -36,6 +36,8 @@ from tests.encoders.cases import (
 from tests.encoders.closeness import closeness, user_vectors
 from tests.encoders.pretrained_cases import gpt2_folder
 
+pytestmark = pytest.mark.slow
+
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 40}
 QWEN2 = {
     "model_type": "qwen2",

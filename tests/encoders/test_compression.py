@@ -31,6 +31,8 @@ from tests.encoders.cases import (
 )
 from tests.encoders.closeness import closeness
 
+pytestmark = pytest.mark.slow
+
 KINDS = get_args(CompressionKind)
 SPLIT_MS = 20 * MINUTE_MS
 CPU = torch.device("cpu")

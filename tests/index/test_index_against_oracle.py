@@ -12,6 +12,8 @@ from index.contract import Float32Array, inner_products
 from index.exact import ExactIndex
 from index.live import LiveIndex
 
+pytestmark = pytest.mark.slow
+
 DIM = 4
 IDS = [f"item-{n}" for n in range(40)]
 

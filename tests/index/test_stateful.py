@@ -25,6 +25,8 @@ from index.snapshot import load, save
 from index.structures import FlatStructure
 from tests.index.cases import CASES, DIM, names
 
+pytestmark = pytest.mark.slow
+
 IDS = names(40)
 few_values = st.sampled_from([-2.0, -0.5, 0.1, 0.5, 1.0, 3.0])  # so that ties abound
 a_vector = st.lists(few_values, min_size=DIM, max_size=DIM)

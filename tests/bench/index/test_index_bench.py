@@ -27,6 +27,8 @@ from tests.bench.index.data import TrainedVectors, grown, random_vectors, widene
 from tests.bench.index.plot import draw
 from tests.bench.index.points import K, curve, equally_long, recall, with_zero
 
+pytestmark = pytest.mark.slow
+
 DIM = 8
 
 
