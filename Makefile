@@ -20,12 +20,12 @@ RECTOOLS_LOCK := tests/evaluation/rectools/requirements.lock
 INDEX_PEERS := build/index-peers
 INDEX_PEERS_LOCK := tests/bench/index/peers/requirements.lock
 UV := $(shell command -v uv 2>/dev/null)
-PACKAGES := stream_app encoders index
+PACKAGES := stream_app encoders index deploy
 BENCHES := $(sort $(patsubst tests/bench/%.py,%,$(shell grep -l __main__ tests/bench/*.py)) \
   $(patsubst tests/bench/%/__main__.py,%,$(wildcard tests/bench/*/__main__.py)))
 
-.PHONY: help demo demo-model test check faults soak fuzz bench clean lock lock-python lock-peers lock-fuzz \
-  lock-rectools lock-index-peers lock-jars rectools index-peers python-version
+.PHONY: help demo demo-model test check faults soak screenshot fuzz bench clean lock lock-python \
+  lock-deploy lock-peers lock-fuzz lock-rectools lock-index-peers lock-jars rectools index-peers python-version
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -46,13 +46,16 @@ check: $(STAMP) ## Check formatting, lint, types and import rules, and run the f
 	@$(BIN)/ruff check $(PACKAGES) tests
 	@$(BIN)/mypy $(PACKAGES) tests
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -q -m "not kafka and not slow and not gpu"
+	@$(BIN)/python -m pytest -q -m "not kafka and not slow and not gpu" --hypothesis-profile=quick
 
 faults: $(STAMP) ## Run the fault suite in its long form (an hour or more)
 	@$(BIN)/python -m pytest tests/faults --long-faults
 
 soak: $(STAMP) ## Steady load with random kills and audits, and a picture of it (MINUTES=60)
 	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),60)
+
+screenshot: $(STAMP) ## Take the README's pictures of the page anew (needs Chromium)
+	@$(BIN)/python -m tests.web.page.screenshot
 
 fuzz: $(STAMP) $(FUZZER) ## Feed the decoders with what a fuzzer comes up with (MINUTES=10, Linux)
 	@PYTHONPATH=$(FUZZER) $(BIN)/python -m tests.fuzz.run --minutes $(or $(MINUTES),10)
@@ -67,16 +70,18 @@ clean: ## Remove .venv, .venv-peers and everything that tools left behind
 	@rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
 	@find $(PACKAGES) tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
-lock: lock-python lock-peers lock-fuzz lock-rectools lock-index-peers lock-jars ## Bring the lists of pinned packages and of Kafka's jars up to date
+lock: lock-python lock-deploy lock-peers lock-fuzz lock-rectools lock-index-peers lock-jars ## Bring the lists of pinned packages and of Kafka's jars up to date
 
 # What is to be locked, and where.
 lock-python: LOCKED = pyproject.toml --all-extras --output-file requirements.lock
+# What runs in production, at the versions that are tested with: no tools, so a smaller image.
+lock-deploy: LOCKED = pyproject.toml --constraints requirements.lock --output-file deploy/requirements.lock
 lock-peers: LOCKED = $(PEERS_LOCK:.lock=.in) --output-file $(PEERS_LOCK)
 lock-fuzz: LOCKED = $(FUZZER_LOCK:.lock=.in) --output-file $(FUZZER_LOCK)
 lock-rectools: LOCKED = $(RECTOOLS_LOCK:.lock=.in) --output-file $(RECTOOLS_LOCK)
 lock-index-peers: LOCKED = $(INDEX_PEERS_LOCK:.lock=.in) --output-file $(INDEX_PEERS_LOCK)
 
-lock-python lock-peers lock-fuzz lock-rectools lock-index-peers:
+lock-python lock-deploy lock-peers lock-fuzz lock-rectools lock-index-peers:
 	@uv="$(UV)"; [ -n "$$uv" ] || uv="$(BIN)/uv"; command -v "$$uv" >/dev/null || { \
 	  echo "make lock needs uv, and there is none on PATH. To mend it: install uv." >&2; exit 1; }; \
 	"$$uv" pip compile $(LOCKED) --quiet --universal --generate-hashes --no-annotate --no-header --python-version 3.11

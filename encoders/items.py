@@ -24,6 +24,8 @@ from encoders.vocabulary import FIRST_NAME_ROW
 OUTPUT_STD = 0.02
 # What training never sees stays as it starts: small, so that it drowns nothing that was learned.
 UNSEEN_STD = 0.02
+# Vectors of texts and pictures whose entries differ by less say the same: float16 keeps three digits.
+SAME_SHARE = 2e-3
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,12 @@ def _any_present(features: dict[str, Tensor]) -> Tensor:
     return torch.stack([_present(feature) for feature in features.values()]).any(0)
 
 
+def _is_same(trained: Tensor, told: Tensor) -> Tensor:
+    """(N,) whether two features say the same; those that models made may differ in the last digits, and be stored in
+    half the digits."""
+    return torch.isclose(_input(trained).float(), _input(told).float(), rtol=SAME_SHARE, atol=SAME_SHARE).all(1)
+
+
 class ItemTower(nn.Module):
     """The item table of a model, from ids and features; a plain embedding where there are no features.
 
@@ -182,6 +190,25 @@ class ItemTower(nn.Module):
             return self.weight.new_zeros(len(features[0]), self.weight.shape[1])
         vectors_ND: Tensor = self.content(dict(zip(_FEATURE_NAMES, features, strict=True)))
         return vectors_ND
+
+    def told(self, rows_N: Tensor, content_ND: Tensor, *features: Tensor) -> Tensor:
+        """(N, D) vectors of trained items, as these features are told of them now.
+
+        Where they are those of the training, or say nothing, the vectors stay as trained; else they are id embeddings
+        and what `vectors_of` made of the features.
+
+        Args:
+            rows_N: int64, of the trained items.
+            content_ND: from `vectors_of`.
+            features: the arrays of `ItemFeatures` as tensors, in their order.
+        """
+        trained_ND = self.table()[rows_N]
+        if self.content is None:
+            return trained_ND
+        told = dict(zip(_FEATURE_NAMES, features, strict=True))
+        is_same_N = torch.stack([_is_same(getattr(self, name)[rows_N], told[name]) for name in told]).all(0)
+        is_kept_N = is_same_N | ~_any_present(told)
+        return torch.where(is_kept_N[:, None], trained_ND, self.weight[rows_N] + content_ND)
 
     def freeze(self) -> None:
         """Compute the table once and for all, where the weights are now and will stay as they are."""

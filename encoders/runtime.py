@@ -212,6 +212,18 @@ class SliceEncoderRuntime:
         (vectors_ND,) = self._in_blocks(self._new_items_block, inputs, NEW_ITEM_BLOCK_SIZES, num_outputs=1)
         return vectors_ND
 
+    @torch.inference_mode()
+    def told_item_vectors(self, item_ids: Sequence[str], features: ItemFeatures) -> Float32Array:
+        """As `new_item_vectors`, but of trained items too: these keep theirs where the features say nothing new."""
+        vectors_ND = self.new_item_vectors(features)
+        rows_N = self.rows_of(item_ids)
+        trained = np.flatnonzero(rows_N >= FIRST_NAME_ROW)
+        if trained.size:
+            told = [self._block(getattr(features, field.name)[trained], trained.size) for field in fields(features)]
+            rows, content = self._block(rows_N[trained], trained.size), self._block(vectors_ND[trained], trained.size)
+            vectors_ND[trained] = self._model.items.told(rows, content, *told).cpu().numpy()
+        return vectors_ND
+
     def _inputs(self, batch: SliceBatch) -> tuple[Int64Array, ...]:
         """What `PaddedSlices` holds, as arrays."""
         self._check(batch)

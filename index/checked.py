@@ -47,7 +47,8 @@ class RefusedVector:
 
 
 def upsert_good(index: ItemIndex, given: Iterable[GivenVector]) -> list[RefusedVector]:
-    """Put the good vectors into the index, in one call; where an item comes twice, its last good one counts.
+    """Put the good vectors into the index, in one call; where an item comes twice, its last good one counts. Those that
+    are there already change nothing.
 
     Returns:
         The others, in the order given.
@@ -60,9 +61,16 @@ def upsert_good(index: ItemIndex, given: Iterable[GivenVector]) -> list[RefusedV
             vectors_ND = np.stack([np.asarray(rows[place].vector, dtype=np.float32) for place in fitting])
         for reason, bad_N in bad_values(vectors_ND).items():
             reason_of |= {fitting[row]: reason for row in np.flatnonzero(bad_N).tolist()}
-        good = [row for row, place in enumerate(fitting) if not reason_of[place]]
-        index.upsert([rows[fitting[row]].item_id for row in good], vectors_ND[good], release=index.release)
+        row_of = {rows[place].item_id: row for row, place in enumerate(fitting) if not reason_of[place]}
+        _upsert_news(index, list(row_of), vectors_ND[list(row_of.values())])
     return [RefusedVector(place, rows[place].item_id, reason) for place, reason in reason_of.items() if reason]
+
+
+def _upsert_news(index: ItemIndex, ids: list[str], vectors_ND: Float32Array) -> None:
+    """Upsert the vectors that differ from what is there; each id comes once."""
+    there_ND, found_N = index.vectors_of(ids)
+    news = np.flatnonzero(~found_N | (there_ND != vectors_ND).any(axis=1)).tolist()
+    index.upsert([ids[row] for row in news], vectors_ND[news], release=index.release)
 
 
 def _misfit(one: GivenVector, dim: int, release: str) -> str:

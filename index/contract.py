@@ -244,7 +244,8 @@ class ItemIndex(Protocol):
     def swap(self, contents: IndexContents) -> None:
         """Put other contents in place of all that is here, at once: every search sees either all old or all new.
 
-        Costs O(N·D), most of it while the old contents still answer. What changes meanwhile is replaced too.
+        Costs O(N·D), most of it while the old contents still answer. What changes from the call on is changed in the
+        new contents too, so none of it is lost.
 
         Raises:
             VectorRefusedError: The contents are of another release or dimension, or hold bad values.

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import faiss
 
@@ -52,6 +53,8 @@ from index.sizes import SizeRule
 from index.structures import StructureKind
 
 log = logging.getLogger(__name__)
+
+Changed = TypeVar("Changed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,8 @@ class LiveIndex:
         self._build_lock = threading.Lock()
         self._num_gpus = int(faiss.get_num_gpus())
         self._compactor: threading.Thread | None = None
+        self._journal: list[Callable[[SegmentedItems], object]] | None = None
+        """What changed since a swap began; None where none is under way."""
         self._num_refusals = 0
         self._last_refusal = ""
 
@@ -190,14 +195,16 @@ class LiveIndex:
         if not ids:
             return
         with self._lock:
-            self._items.upsert(ids, vectors)
+            # The caller may go on to write into what a journal keeps.
+            kept = vectors if self._journal is None else vectors.copy()
+            self._change(lambda items: items.upsert(ids, kept))
             self._version += 1
             self._compact_if_due()
 
     def remove(self, ids: Sequence[str]) -> int:
         """See `ItemIndex.remove`. Costs O(len(delta)) per call, O(D) per item."""
         with self._lock:
-            num_removed = self._items.remove(ids)
+            num_removed = self._change(lambda items: items.remove(ids))
             self._version += num_removed > 0
             self._compact_if_due()
         return num_removed
@@ -214,13 +221,13 @@ class LiveIndex:
             return
         columns = as_columns(dict(zip(ids, attributes, strict=True)))
         with self._lock:
-            self._items.put_attributes(columns)
+            self._change(lambda items: items.put_attributes(columns))
             self._version += 1
 
     def remove_attributes(self, ids: Sequence[str]) -> int:
         """See `ItemIndex.remove_attributes`."""
         with self._lock:
-            num_forgotten = self._items.remove_attributes(ids)
+            num_forgotten = self._change(lambda items: items.remove_attributes(ids))
             self._version += num_forgotten > 0
         return num_forgotten
 
@@ -238,19 +245,36 @@ class LiveIndex:
         """See `ItemIndex.swap`."""
         vectors = check_contents(contents, dim=self._dim, release=self._release)
         with self._build_lock:
-            items = SegmentedItems(self._dim, self._options.num_threads)
-            items.put_attributes(contents.attributes)
-            if contents.queries_SD is not None:
-                with self._lock:
-                    self._sample.add_all(contents.queries_SD)
-            kind = self._options.sizes.kind_for(len(vectors), self._num_gpus)
-            if kind is None:
-                items.upsert(contents.ids, vectors)
-            else:
-                self._build(kind, items, items.expect(contents.ids, vectors.copy()), contents.partition)
             with self._lock:
-                self._items = items
-                self._version += 1
+                self._journal = []
+                if contents.queries_SD is not None:
+                    self._sample.add_all(contents.queries_SD)
+            try:
+                items = self._built(contents, vectors)
+                with self._lock:
+                    for change in self._journal:
+                        change(items)
+                    self._items = items
+                    self._version += 1
+            finally:
+                self._journal = None
+
+    def _built(self, contents: IndexContents, vectors_ND: Float32Array) -> SegmentedItems:
+        """Items of these contents, with the segments that suit their number. The build lock is held."""
+        items = SegmentedItems(self._dim, self._options.num_threads)
+        items.put_attributes(contents.attributes)
+        kind = self._options.sizes.kind_for(len(vectors_ND), self._num_gpus)
+        if kind is None:
+            items.upsert(contents.ids, vectors_ND)
+        else:
+            self._build(kind, items, items.expect(contents.ids, vectors_ND.copy()), contents.partition)
+        return items
+
+    def _change(self, change: Callable[[SegmentedItems], Changed]) -> Changed:
+        """Change the items, and take down the change where others are about to take their place. The lock is held."""
+        if self._journal is not None:
+            self._journal.append(change)
+        return change(self._items)
 
     def compact(self) -> None:
         """Build a main segment of all items, and install it; no more than that where the items are too few for one.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -30,12 +31,20 @@ class SliceBatcher:
         encoder: The trained encoder; called in `executor` only, never on the event loop.
         executor: One thread: the device has one user.
         weights: Weight of each event type.
+        note_batch: Told of each batch: how many slices, in how many seconds.
     """
 
-    def __init__(self, encoder: SliceEncoder, executor: Executor, weights: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        encoder: SliceEncoder,
+        executor: Executor,
+        weights: Mapping[str, float],
+        note_batch: Callable[[int, float], None] | None = None,
+    ) -> None:
         self._encoder = encoder
         self._executor = executor
         self._weights = weights
+        self._note_batch = note_batch
         self._waiting: list[_Request] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -64,10 +73,13 @@ class SliceBatcher:
         records = [record for request in requests for record in request.records]
         owners = {record.user_id: place for place, request in enumerate(requests) for record in request.records}
         answers: list[list[SliceVectorRecord]] = [[] for _ in requests]
+        begun_s = time.perf_counter()
         for vector in encode_slices(self._encoder, records, memories, self._weights):
             place = owners[vector.user_id]
             answers[place].append(vector)
             requests[place].memories[vector.user_id] = memories[vector.user_id]
+        if self._note_batch is not None:
+            self._note_batch(len(records), time.perf_counter() - begun_s)
         return answers
 
 

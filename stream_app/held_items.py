@@ -6,7 +6,8 @@ Shapes: U users or choices, D dimensions.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 
 import numpy as np
@@ -25,17 +26,28 @@ class HeldItems:
         view: Holds both.
         catalogue: Tells where the topic of the catalogue ends.
         executor: One thread, for the index.
+        note_search: Told of each search of the index: for how many vectors, in how many seconds.
     """
 
-    def __init__(self, view: ItemView, catalogue: TopicEnds, executor: Executor) -> None:
+    def __init__(
+        self,
+        view: ItemView,
+        catalogue: TopicEnds,
+        executor: Executor,
+        note_search: Callable[[int, float], None],
+    ) -> None:
         self._view = view
         self._catalogue = catalogue
         self._executor = executor
+        self._note_search = note_search
 
     async def catch_up(self, records: Iterable[SliceVectorRecord]) -> None:
-        """Wait for the catalogue as it is now where any of the records is replayed: it was sent before the events."""
+        """Wait for the catalogue as it is now, and for the vectors that follow from it, where any of the records is
+        replayed: it was sent before the events.
+        """
         if any(record.join_epoch is not None for record in records):
             await self._view.catch_up(await self._catalogue.ends())
+            await self._view.catch_up_vectors()
 
     def known(self) -> KnownItems:
         """The items as a list may use them now."""
@@ -49,4 +61,7 @@ class HeldItems:
     def _ids(self, vectors_UD: npt.NDArray[np.float32], num_items: int) -> list[list[str]]:
         if not len(self._view.index):
             return [[] for _ in vectors_UD]
-        return self._view.index.search(vectors_UD, num_items).ids
+        begun_s = time.perf_counter()
+        ids = self._view.index.search(vectors_UD, num_items).ids
+        self._note_search(len(vectors_UD), time.perf_counter() - begun_s)
+        return ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from typing import Final, TextIO
@@ -34,16 +35,43 @@ class OneLineFormatter(logging.Formatter):
         return text if self._with_tracebacks else "  " + text.rstrip().rpartition("\n")[2]
 
 
-def set_up_logging(*, debug: bool = False, stream: TextIO | None = None) -> None:
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: `ts_ms` since 1970, `level`, `logger`, `message`, and `error` where there was one.
+
+    Args:
+        with_tracebacks: Whether `error` is the whole traceback, or only the error's kind and message.
+    """
+
+    def __init__(self, *, with_tracebacks: bool) -> None:
+        super().__init__()
+        self._with_tracebacks = with_tracebacks
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of `record`."""
+        line: dict[str, object] = {
+            "ts_ms": int(record.created * 1000),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            text = self.formatException(record.exc_info).rstrip()
+            line["error"] = text if self._with_tracebacks else text.rpartition("\n")[2]
+        return json.dumps(line, ensure_ascii=False)
+
+
+def set_up_logging(*, debug: bool = False, as_json: bool = False, stream: TextIO | None = None) -> None:
     """Send log records of this process to `stream`; a second call replaces what the first set up.
 
     Args:
         debug: Ours from DEBUG on, the libraries' from INFO on, with tracebacks; else ours from INFO and the
             libraries' from WARNING on.
+        as_json: One JSON object a line, for programs that gather logs.
         stream: Where the lines go; None: stderr.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(OneLineFormatter(with_tracebacks=debug))
+    form = JsonFormatter if as_json else OneLineFormatter
+    handler.setFormatter(form(with_tracebacks=debug))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO if debug else logging.WARNING)

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from encoders.contract import EncoderError, SliceEncoder
+from encoders.contract import EncoderError
 from stream_app.errors import ModelError
 from stream_app.settings import Settings
 from stream_app.settings_rules import score_rule
@@ -18,6 +19,9 @@ from stream_app.stages.listing import ListRule
 from stream_app.stages.scorer_epochs import ScorerStage, ServedScorer
 from stream_app.stages.scoring import feature_names
 from stream_app.topics import EVENTS, prefixed
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from encoders.runtime import SliceEncoderRuntime
 
 STREAM_FILE = "stream.json"
 SCORER_FILE = "scorer.json"
@@ -108,7 +112,7 @@ def scorer_stage(settings: Settings, model: ServedModel, num_sources: int) -> Sc
     return ScorerStage(num_sources, score_rule(settings), served)
 
 
-def load_encoder(settings: Settings) -> SliceEncoder:
+def load_encoder(settings: Settings) -> SliceEncoderRuntime:
     """Load the encoder of the model; needs torch.
 
     Raises:

@@ -96,9 +96,17 @@ class OfflineStream:
         encoder: The trained encoder.
         rule: What lists are made with. With it the scorer is learned as the stream learns it, and every moment has the
             one in force.
+        new_items: Vectors, shape (D,), of items that were not trained. A catalogue does not tell when an item came, so
+            it counts as known from its first event on.
     """
 
-    def __init__(self, settings: Settings, encoder: SliceEncoder, rule: ListRule | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        encoder: SliceEncoder,
+        rule: ListRule | None = None,
+        new_items: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    ) -> None:
         self._settings = settings
         self._encoder = encoder
         self._roles = OfflineRoles(settings, encoder, 1)
@@ -106,6 +114,7 @@ class OfflineStream:
         self._scoring = None if rule is None else OfflineScoring(settings, rule, self._roles, 1)
         version = index_version(encoder.release, len(self._roles.index))
         self._items = KnownItems(version, lambda _: True, self._roles.index.vectors_of)
+        self._waiting_items = dict(new_items or {})
         self._offset = 0
         self._epoch = -1
 
@@ -124,6 +133,13 @@ class OfflineStream:
                 self._tell(moment, step.vectors)
                 self._roles.count(step.activity)
                 take_vectors(step.vectors, self._roles.profiles, self._encoder.release)
+                self._meet(step.event.item_id)
+
+    def _meet(self, item_id: str) -> None:
+        """An item was touched: from now on it can be found by its vector."""
+        vector_D = self._waiting_items.pop(item_id, None)
+        if vector_D is not None:
+            self._roles.take_items([item_id], vector_D[None])
 
     def _cut_and_encode(self, events: Sequence[Event]) -> list[_Step]:
         cut = [(event, *self._cut(event)) for event in events]

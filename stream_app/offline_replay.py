@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from encoders.contract import SliceEncoder
+from stream_app.item_contents import item_content
+from stream_app.item_reading import TowerVectors, catalogue_vectors, item_reader
 from stream_app.models import list_rule, load_encoder, served_model
 from stream_app.offline_roles import Entry, OfflineRoles
 from stream_app.offline_scoring import OfflineScoring
 from stream_app.recording import Recorder
+from stream_app.records import Item
 from stream_app.replay.caught_up import Totals, sum_of
 from stream_app.replay.planning import Counted, PlannedRecord, ReplayPlan
 from stream_app.replay.producer import check_types, item_of, plan_for
@@ -60,6 +63,7 @@ class OfflineReplay:
         rule: What lists are made with.
         plan: Turns rows into the records that Kafka would get.
         catalogue: Whether an item is available, for those that the catalogue knows.
+        vectors: Of the items that the catalogue knows, some at a time.
         recorder: Takes every list and slice, where somebody wants to keep them.
     """
 
@@ -71,9 +75,12 @@ class OfflineReplay:
         plan: ReplayPlan,
         *,
         catalogue: Mapping[str, bool] | None = None,
+        vectors: Iterable[TowerVectors] = (),
         recorder: Recorder | None = None,
     ) -> None:
         self._roles = OfflineRoles(settings, encoder, settings.partitions)
+        for some in vectors:
+            self._roles.take_items(some.ids, some.vectors_ND)
         self._scoring = OfflineScoring(settings, rule, self._roles, settings.partitions)
         self._clean_rules = clean_rules(settings)
         self._rule = rule
@@ -181,12 +188,15 @@ def replay_offline(
     first = next(chunks, [])
     if not send_unknown_types:
         check_types(first, plan, settings)
+    encoder, catalogue = load_encoder(settings), _catalogue(items)
+    contents = {item_id: item_content(item) for item_id, item in catalogue.items()}
     replay = OfflineReplay(
         settings,
-        load_encoder(settings),
+        encoder,
         list_rule(settings, served_model(settings)),
         plan,
-        catalogue=_availability(items),
+        catalogue={item_id: item.available for item_id, item in catalogue.items()},
+        vectors=catalogue_vectors(item_reader(settings, encoder), contents),
         recorder=recorder,
     )
     for chunk in chain([first], chunks):
@@ -195,7 +205,7 @@ def replay_offline(
     return replay.finish()
 
 
-def _availability(items: Path | None) -> dict[str, bool]:
-    """Availability by item id, of the very items that Kafka would get."""
+def _catalogue(items: Path | None) -> dict[str, Item]:
+    """The newest of each item, of the very items that Kafka would get."""
     rows: Iterable[Mapping[str, Any]] = [] if items is None else read_items(items)
-    return {item.item_id: item.available for item in map(item_of, rows)}
+    return {item.item_id: item for item in map(item_of, rows)}

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from encoders.contract import SliceEncoder
 from index import ItemIndex, build_index
 from stream_app.records import ActivityRecord, SliceRecord, SliceVectorRecord, TrendRecord
@@ -82,8 +85,12 @@ class OfflineRoles:
         self._num_activity = 0
         self._readers = [TrendReader(trend_rule(settings))]
         self._candidates = settings.candidates
-        self.index: ItemIndex = build_index("faiss", encoder.dim, encoder.release)
+        self.index: ItemIndex = build_index(settings.index_kind, encoder.dim, encoder.release)
         self.index.upsert(*encoder.item_vectors())
+
+    def take_items(self, ids: Sequence[str], vectors_ND: npt.NDArray[np.float32]) -> None:
+        """Role `encode`: vectors of items, as the catalogue has them."""
+        self.index.upsert(ids, vectors_ND)
 
     def cut(self, partition: int, entries: Sequence[Entry]) -> SequenceEffects:
         """Role `sequence`: a run (at least one record) of one partition of `events`."""

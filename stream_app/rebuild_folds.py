@@ -130,7 +130,7 @@ class MemoryFold:
     """`slices` become memories, by the release that is served."""
 
     def __init__(self, batcher: SliceBatcher) -> None:
-        self._processor = EncodeProcessor(batcher, EncodeTopics(topics.SLICE_VECTORS, topics.DRIFT), [])
+        self._processor = EncodeProcessor(batcher, EncodeTopics(topics.SLICE_VECTORS, topics.DRIFT))
 
     async def changes(self, run: Run, values: Values) -> dict[bytes, Stored]:
         """See `Fold.changes`."""

@@ -24,6 +24,10 @@ TICK_HEADER = "sliceflow-tick"
 STRICT_HEADER = "sliceflow-strict"
 """Header of a replayed event: its list must use exactly the epoch of trends that its time falls in."""
 
+VECTORS_KEY = b"\xffcomplete"
+"""Key of the marker on `item-vectors`: one for all releases, because the vectors of one take the place of those of
+another. Keys that begin as this one, which no UTF-8 does, are no item's."""
+
 MARK_KEY = b""
 """Key of a record that is no user's or item's but says how far its partition is. No id is empty."""
 
@@ -179,10 +183,13 @@ class ItemVectorRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VectorsCompleteRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Marker on `item-vectors`: this partition now holds all `num_items` vectors of the release."""
+    """Marker on `item-vectors`: this partition holds the release's vectors of all its `num_items` trained items, and
+    what follows from the same partition of `items` below the offset `items_offset`.
+    """
 
     release: str
     num_items: int
+    items_offset: int = 0
 
 
 class ActivityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from stream_app.roles import SERVE
 from stream_app.settings import ENV_PREFIX, KafkaSettings, Settings
 
 MAX_LOG_BYTES: Final = 10 * 1024 * 1024
@@ -44,7 +45,11 @@ class Worker:
 
 def worker_command(worker: Worker) -> list[str]:
     """The command line that runs `worker` until its standard input ends."""
-    arguments = ["worker", worker.role, "--instance", str(worker.instance), "--end-with-stdin"]
+    if worker.role == SERVE:
+        # Several demos may run beside each other, and whoever starts all at once is told the address anyway.
+        arguments = [SERVE, "--any-port", "--end-with-stdin"]
+    else:
+        arguments = ["worker", worker.role, "--instance", str(worker.instance), "--end-with-stdin"]
     return [sys.executable, "-m", "stream_app.cli", *arguments]
 
 

@@ -25,3 +25,7 @@ SINGLE_ROLES: Final = frozenset({"score"})
 
 ROLES: Final = tuple(ROLE_INPUTS)
 """The names of the roles, in the order of the flow."""
+
+SERVE: Final = "serve"
+"""The server of the page and the API. It reads many topics, belongs to no consumer group and keeps nothing, so it is no
+role that can be rebuilt, audited or waited for."""

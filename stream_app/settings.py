@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -85,6 +85,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     drift_users_share: Annotated[
         float, Meta(ge=0, le=1, description="share of the users whose vectors are checked against a full re-encoding")
     ] = 0.01
+    index_kind: Annotated[
+        Literal["faiss", "live"],
+        Meta(description="faiss: exact; live: exact up to 50,000 items, beyond faster, and started from a snapshot"),
+    ] = "faiss"
     list_items: Annotated[Count, Meta(description="length of a published list")] = 20
     candidates: Annotated[Count, Meta(description="candidates taken from each source", le=1000)] = 50
     store_memory_mb: Annotated[Count, Meta(description="memory of all RocksDB stores of one process")] = 128
@@ -92,6 +96,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     num_standbys: Annotated[
         int, Meta(ge=0, le=8, description="other workers of a role that keep a copy of each partition's state")
     ] = 0
+    metrics_host: Annotated[str, Meta(description="address that the workers' metrics are served at")] = "127.0.0.1"
+    metrics_port: Annotated[
+        int,
+        Meta(ge=0, le=64000, description="first port of the metrics; each role adds its hundred, a worker its number"),
+    ] = 0
+    log_json: Annotated[bool, Meta(description="log records as JSON, one line each")] = False
+    serve_host: Annotated[str, Meta(description="address that the page and the HTTP API are served at")] = "127.0.0.1"
+    serve_port: Annotated[int, Meta(ge=0, le=65535, description="port of the page and the API; 0: any free one")] = 8360
+    serve_token: Annotated[str, Meta(description="token that requests must bring; better: serve_token_file")] = ""
+    serve_token_file: Annotated[str, Meta(description="file that holds the token")] = ""
+    serve_users: Annotated[Count, Meta(description="users whose lists and slices the server keeps in memory")] = 20_000
+    serve_requests_per_s: Annotated[
+        Count, Meta(description="requests of one address answered in a second; dear ones count for several")
+    ] = 5000
+
+    def __repr__(self) -> str:
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        shown["serve_token"] = "***" if self.serve_token else ""
+        return f"Settings({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
 
     @property
     def epoch_ms(self) -> int:
@@ -133,6 +156,28 @@ def load_settings(
     _merge(merged, _from_environment(environ))
     _merge(merged, {name: value for name, value in (overrides or {}).items() if value is not None})
     return parse_settings(merged)
+
+
+def settings_sources(config: Path | None = None, *, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Where each setting came from that is not left at its default: the path of the file, or the variable.
+
+    Nested names have a dot: ``kafka.sasl_username``.
+
+    Raises:
+        SettingsError: As `load_settings`, where file or environment cannot be read.
+    """
+    environ = os.environ if environ is None else environ
+    path = _find_file(config, environ)
+    found = {name: str(path) for name in _flat_names(_read_file(path))}
+    for name in _flat_names(_from_environment(environ)):
+        variable = ENV_PREFIX + name.replace(".", "_").upper()
+        found[name] = variable if variable in environ else "KAFKA_BOOTSTRAP_SERVERS"
+    return found
+
+
+def _flat_names(values: Mapping[str, Any]) -> list[str]:
+    plain = [name for name in values if name != "kafka"]
+    return plain + [f"kafka.{name}" for name in values.get("kafka", ())]
 
 
 def parse_settings(values: Mapping[str, Any]) -> Settings:

@@ -17,7 +17,7 @@ from stream_app.broker.lock import FolderLock, Holder, read_holder
 from stream_app.errors import SliceflowError, UsageError
 from stream_app.restarts import Life, RestartRule, Standing, after_death
 from stream_app.role_process import RoleProcess, Worker, settings_environment, worker_command
-from stream_app.roles import ROLES
+from stream_app.roles import ROLES, SERVE
 from stream_app.settings import Settings
 
 STOP_BOUND_S: Final = 15.0
@@ -201,7 +201,7 @@ class Supervisor:
 
     async def _stop(self) -> None:
         self._stopping = True
-        for role in reversed(ROLES):
+        for role in (SERVE, *reversed(ROLES)):
             workers = [
                 worker for worker, process in self._processes.items() if worker.role == role and process.is_running
             ]

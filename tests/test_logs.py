@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -21,11 +22,11 @@ def restored() -> Iterator[None]:
     root.handlers[:], root.level, own.level = before[0], before[1], before[2]
 
 
-def logged(*, debug: bool) -> str:
+def logged(*, debug: bool, as_json: bool = False) -> str:
     """What some records become."""
     stream = io.StringIO()
     set_up_logging(debug=debug, stream=io.StringIO())
-    set_up_logging(debug=debug, stream=stream)
+    set_up_logging(debug=debug, as_json=as_json, stream=stream)
     own, other = logging.getLogger("sliceflow.test"), logging.getLogger("faust.test")
     own.debug("own debug")
     own.info("own info\nsecond line")
@@ -55,3 +56,16 @@ def test_debug_tells_more_but_not_what_libraries_see_of_records() -> None:
     assert "own debug" in text and "other info" in text
     assert "other debug" not in text
     assert "Traceback" in text
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_json_is_one_object_a_line_with_the_same_facts(debug: bool) -> None:
+    lines = [json.loads(line) for line in logged(debug=debug, as_json=True).splitlines()]
+    (own,) = [line for line in lines if line["message"].startswith("own info")]
+    assert own["message"] == "own info\nsecond line"
+    assert (own["level"], own["logger"]) == ("INFO", "sliceflow.test")
+    assert own["ts_ms"] > 1_600_000_000_000
+    failure = lines[-1]
+    assert failure["message"] == "it failed"
+    assert failure["error"].endswith("LookupError: the cause")
+    assert ("Traceback" in failure["error"]) == debug

@@ -32,7 +32,6 @@ class EncodeProcessor:
     Args:
         batcher: Encodes, together with what other partitions ask for.
         topics: Names of topics.
-        item_vectors: The records that put this partition's share of the trained items on `item-vectors`.
         meter: Checks a sample of the users; None where nothing is published.
     """
 
@@ -40,17 +39,15 @@ class EncodeProcessor:
         self,
         batcher: SliceBatcher,
         topics: EncodeTopics,
-        item_vectors: list[OutRecord],
         meter: DriftMeter | None = None,
     ) -> None:
         self._batcher = batcher
         self._topics = topics
-        self._item_vectors = item_vectors
         self._meter = meter
 
     def opening(self) -> list[OutRecord]:
-        """The vectors of the trained items, so that a recommender that waits for them can start."""
-        return self._item_vectors
+        """Nothing is published before the first run."""
+        return []
 
     def restore(self, items: Iterable[tuple[bytes, Stored]]) -> None:
         """Nothing is held in memory, so nothing is read."""

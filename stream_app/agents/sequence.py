@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stream_app import tables
+from stream_app.dead_letters import dead_letter
 from stream_app.faustkit import Effects, OutRecord, Run, Stored, Values
 from stream_app.kafka import partition_of
 from stream_app.records import MARK_KEY, ActivityRecord, Event, encode
@@ -13,10 +14,6 @@ from stream_app.stages.clean import CleanRules, Rejection
 from stream_app.stages.intake import Content, read_record, take_record
 from stream_app.stages.sequence import PartitionTotals, SequenceEffects, SequenceStage
 from stream_app.stages.slicing import UserHistory
-
-MAX_DEAD_BYTES = 1024 * 1024
-"""A dead letter keeps at most this much of the original's key, and of its value: an oversize record must fit the
-topic. One that its producer compressed may be a thousand times larger than what the topic takes."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class SequenceProcessor:
             is_counted = offset <= self._totals_position
             take_record(self._stage, content, offset, run.headers[place], is_counted=is_counted)
             if isinstance(content, Rejection):
-                dead_letters.append(self._dead_letter(run, place, content))
+                dead_letters.append(dead_letter(self._topics.dead_letter, run, place, content))
         last_offset = run.offsets[-1]
         effects = self._stage.end_run(last_offset, self._topics.num_partitions)
         self._totals_position = max(self._totals_position, last_offset)
@@ -106,24 +103,3 @@ class SequenceProcessor:
             else:
                 key = tables.key_of(record.item_id)
                 yield OutRecord(topic, partition_of(key, num_partitions), key, encode(record))
-
-    def _dead_letter(self, run: Run, place: int, rejection: Rejection) -> OutRecord:
-        key, value = run.keys[place], run.values[place]
-        facts = {
-            "class": "rejected",
-            "reason": rejection.reason,
-            "detail": rejection.detail,
-            "topic": run.topic,
-            "partition": str(run.partition),
-            "offset": str(run.offsets[place]),
-        }
-        if value is None:
-            facts["null-value"] = "true"
-        elif len(value) > MAX_DEAD_BYTES:
-            facts["truncated-from-bytes"] = str(len(value))
-            value = value[:MAX_DEAD_BYTES]
-        if key is not None and len(key) > MAX_DEAD_BYTES:
-            facts["key-truncated-from-bytes"] = str(len(key))
-            key = key[:MAX_DEAD_BYTES]
-        headers = [(name, text.encode("utf-8", "backslashreplace")) for name, text in facts.items()]
-        return OutRecord(self._topics.dead_letter, 0, key, value if value is not None else b"", headers)

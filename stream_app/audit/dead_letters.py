@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from stream_app.agents.sequence import MAX_DEAD_BYTES
 from stream_app.audit.findings import Check
 from stream_app.audit.runs import digest
+from stream_app.dead_letters import MAX_DEAD_BYTES
 from stream_app.faustkit.run import Run
 from stream_app.stages.clean import Rejection
 from stream_app.stages.intake import Content
@@ -48,15 +48,19 @@ class DeadLetters:
         topic: Full name of the topic of dead letters.
         events: Full name of the topic they come from.
         ends: End offset of each of its partitions.
+        others: Full names of other topics that letters may come from; these are not compared.
     """
 
-    def __init__(self, check: Check, topic: str, events: str, ends: Mapping[int, int]) -> None:
+    def __init__(
+        self, check: Check, topic: str, events: str, ends: Mapping[int, int], others: Collection[str] = ()
+    ) -> None:
         self.num_letters = 0
         self.num_removed = 0
         self._check = check
         self._topic = topic
         self._events = events
         self._ends = ends
+        self._others = others
         self._by_origin: dict[int, dict[int, Letter]] = {}
 
     def take(self, run: Run) -> None:
@@ -120,6 +124,8 @@ class DeadLetters:
         missing = [name for name in FACTS if not facts.get(name)]
         if missing:
             self._breach(partition, offset, f"no header {', '.join(missing)}", f"headers {', '.join(FACTS)}")
+            return None
+        if facts["topic"] in self._others:
             return None
         if facts["topic"] != self._events:
             self._breach(partition, offset, f"origin topic {facts['topic']!r}", self._events)

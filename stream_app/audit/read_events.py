@@ -24,7 +24,7 @@ from stream_app.settings import Settings
 from stream_app.settings_rules import clean_rules, sequence_stage
 from stream_app.stages.clean import CleanRules
 from stream_app.stages.intake import read_record
-from stream_app.topics import DEAD_LETTER, EVENTS, STATUS, prefixed
+from stream_app.topics import DEAD_LETTER, EVENTS, ITEM_VECTORS, ITEMS, STATUS, prefixed
 
 _STATUS = msgspec.json.Decoder(StatusRecord)
 
@@ -112,7 +112,9 @@ class EventReader:
         letters_topic = prefixed(self._settings.prefix, DEAD_LETTER)
         letters_bounds = await self._reader.bounds(letters_topic)
         events = await self._reader.bounds(self._events)
-        letters = DeadLetters(outcome.letters, letters_topic, self._events, {p: end for p, (_, end) in events.items()})
+        others = [prefixed(self._settings.prefix, name) for name in (ITEMS, ITEM_VECTORS)]
+        ends = {partition: end for partition, (_, end) in events.items()}
+        letters = DeadLetters(outcome.letters, letters_topic, self._events, ends, others)
         for partition, (begin, end) in letters_bounds.items():
             async for run in self._reader.runs(letters_topic, partition, begin, end):
                 letters.take(run)

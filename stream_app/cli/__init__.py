@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from stream_app.errors import SliceflowError
 
@@ -20,6 +21,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "demo": "Start everything on this machine and watch lists follow clicks.",
         "up": "Start an embedded broker and all roles on this machine.",
         "worker": "Run one role against Kafka.",
+        "serve": "Serve the page and the HTTP API.",
         "broker": "Run the embedded Kafka broker alone.",
         "topics": "List the topics, or create the missing ones.",
         "doctor": "Check the set-up, and say what mends what is wrong.",
@@ -29,11 +31,14 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "replay": "Send an event log with its own times, and wait for the lists.",
         "rebuild": "Make the state of a role anew from its input.",
         "recommend": "Show the current list of a user.",
+        "index": "Look into the item index: state, neighbours, search by text.",
         "inspect": "Show why a user's list is as it is.",
         "tail": "Follow the lists as they are published.",
         "audit": "Check that nothing was lost, counted twice or changed.",
         "drift": "Show how close the user vectors are to a full re-encoding.",
         "config": "Show all settings, with their values and meaning.",
+        "plan": "Tell what machines a load needs, from what was measured.",
+        "completion": "Print what a shell needs to complete the commands.",
     }
 )
 """Each command with its line of help, in that order; module ``stream_app.cli.NAME`` holds ``command``."""
@@ -67,6 +72,11 @@ class LazyGroup(click.Group):
         """Write the commands with their lines of help, without importing any of them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands and options that begin so, without importing any command: the shell waits at each key."""
+        commands = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error becomes one paragraph on stderr and an exit code."""

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 import click
 
 from stream_app.errors import UsageError
+from stream_app.item_reading import VECTOR_CACHE_FILE
 from stream_app.settings import Settings
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import
     from encoders.item_models import ItemModels
     from encoders.training_config import BackboneSettings
-
-CACHE_FILE: Final = "item-vectors.sqlite"
-"""In the state folder: vectors of texts and pictures by model and content, for all trainings."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -127,7 +125,7 @@ def item_models(settings: Settings, given: Mapping[str, Any]) -> ItemModels | No
     from stream_app.models import as_model_error
 
     how: dict[str, Any] = {
-        "cache": VectorCache(settings.state_path / CACHE_FILE),
+        "cache": VectorCache(settings.state_path / VECTOR_CACHE_FILE),
         "allow_download": given["download"],
     }
     with as_model_error():

@@ -18,6 +18,7 @@ import click
 from stream_app.cli._context import address_file, echo_json, plain_settings, printable
 from stream_app.cli._signals import stop_event, terminate_as_interrupt, unless_stopped
 from stream_app.errors import SliceflowError
+from stream_app.roles import SERVE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -125,21 +126,24 @@ def _teller(console: Console) -> Callable[[str], None]:
 async def _with_roles(
     settings: Settings, example: ExampleData, console: Console, say: Callable[[str], None]
 ) -> Outcome:
+    from stream_app.cli.serve import page_address
+    from stream_app.role_process import Worker
     from stream_app.supervisor import Supervisor, workers_of
 
     def on_event(event: RoleEvent) -> None:
         if event.event in ("died", "restarting") and event.worker is not None:
             say(f"{event.worker.label} {event.event}: {event.reason}")
 
-    workers = workers_of({})
+    workers = [*workers_of({}), Worker(SERVE)]
     with stop_event() as stop:
         async with Supervisor(settings, workers, on_event=on_event) as supervisor:
             await unless_stopped(stop, supervisor.wait_ready(READY_WITHIN_S))
             say(f"roles: {', '.join(worker.label for worker in workers)} are ready")
+            say(f"page: {page_address(settings)}")
             story = _story(settings, example, console, say)
             outcome = await unless_stopped(stop, supervisor.watch(story))
             if os.environ.get(EXIT_VARIABLE) != "1":
-                _print_next(console, settings, outcome)
+                _print_next(console, settings, page_address(settings), outcome)
                 await supervisor.watch(_wait(stop))
         say("stopped")
     return outcome
@@ -231,12 +235,12 @@ def brief_sources(sources: Sequence[str]) -> str:
     return ", ".join(" ".join([kind, *found]).strip() for kind, found in memories.items())
 
 
-def _print_next(console: Console, settings: Settings, outcome: Outcome) -> None:
+def _print_next(console: Console, settings: Settings, page: str, outcome: Outcome) -> None:
     user, item_id = outcome.event["user_id"], outcome.after[0].item_id
     program = _program()
     lines = (
         "",
-        "It runs on until Ctrl-C. In another terminal:",
+        f"It runs on until Ctrl-C. The page is at {page}; in another terminal:",
         "",
         f"  export SLICEFLOW_HOME={shlex.quote(str(settings.state_path))}",
         f"  {program} tail",

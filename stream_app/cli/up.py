@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from stream_app.cli._context import address_file, echo_json, plain_settings
 from stream_app.cli._signals import stop_event, terminate_as_interrupt
+from stream_app.cli.serve import page_address
 from stream_app.errors import UsageError
+from stream_app.roles import SERVE
 
 if TYPE_CHECKING:
     from stream_app.broker import EmbeddedBroker
@@ -25,10 +29,11 @@ BROKER_POLL_S: Final = 0.5
 
 @click.command("up")
 @click.option("--workers", "counts", multiple=True, metavar="ROLE=N", help="Several workers of a role.")
+@click.option("--no-page", is_flag=True, help="Without the server of the page and the HTTP API.")
 @click.option("--json", "as_json", is_flag=True, help="Print every event as one line of JSON.")
 @click.pass_context
-def command(ctx: click.Context, counts: Sequence[str], as_json: bool) -> None:
-    """Run all roles on this machine until Ctrl-C, and a broker where none is named.
+def command(ctx: click.Context, counts: Sequence[str], no_page: bool, as_json: bool) -> None:
+    """Run all roles and the page on this machine until Ctrl-C, and a broker where none is named.
 
     A role that ends is started again. With KAFKA_BOOTSTRAP_SERVERS the roles use that broker. It needs a
     model: see `sliceflow train`.
@@ -36,16 +41,20 @@ def command(ctx: click.Context, counts: Sequence[str], as_json: bool) -> None:
     # Imported here, so that the command's help does not wait for Kafka's client.
     from stream_app.models import served_model
     from stream_app.preflight import ensure_topics
+    from stream_app.role_process import Worker
     from stream_app.supervisor import lock_folder, workers_of
 
     settings = plain_settings(ctx)
-    workers = workers_of(parse_counts(counts))
+    workers = [*workers_of(parse_counts(counts)), *([] if no_page else [Worker(SERVE)])]
     served_model(settings)
     lock_folder(settings.state_path).release()  # refuse before a broker is started
-    on_event = tell_as_json if as_json else tell
+    told = partial(tell_as_json, settings) if as_json else partial(tell, settings)
     with terminate_as_interrupt(), broker_for(settings) as (reached, broker):
         ensure_topics(reached, create=True)
-        asyncio.run(_run(reached, workers, broker, on_event))
+        if not as_json and sys.stdout.isatty():
+            asyncio.run(_run_with_table(reached, workers, broker))
+        else:
+            asyncio.run(_run(reached, workers, broker, told))
 
 
 def parse_counts(texts: Sequence[str]) -> dict[str, int]:
@@ -86,24 +95,42 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def tell(event: RoleEvent) -> None:
+def tell(settings: Settings, event: RoleEvent) -> None:
     """Print an event as a line for people."""
     if event.worker is None:
         click.echo("all roles are ready")
+        if page := page_address(settings):
+            click.echo(f"the page is at {page}")
         return
     pid = f" (process {event.pid})" if event.event == "started" else ""
     reason = f": {event.reason}" if event.reason else ""
     click.echo(f"{event.worker.label} {event.event}{pid}{reason}")
 
 
-def tell_as_json(event: RoleEvent) -> None:
+def tell_as_json(settings: Settings, event: RoleEvent) -> None:
     """Print an event as a line of JSON."""
     shown: dict[str, object] = {"event": event.event}
+    if event.event == "all-ready" and (page := page_address(settings)):
+        shown["page"] = page
     if event.worker is not None:
         shown |= {"role": event.worker.role, "instance": event.worker.instance, "pid": event.pid}
     if event.reason:
         shown["reason"] = event.reason
     echo_json(shown)
+
+
+async def _run_with_table(settings: Settings, workers: Sequence[Worker], broker: EmbeddedBroker | None) -> None:
+    """As `_run`, with a table of the workers on the terminal."""
+    from stream_app.cli._live_table import LiveTable
+    from stream_app.kafka import quiet_clients
+
+    with quiet_clients(), LiveTable(workers, address_of=lambda: page_address(settings)) as table:
+        following = asyncio.create_task(table.follow(settings))
+        try:
+            await _run(settings, workers, broker, table.take)
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
 
 
 async def _run(settings: Settings, workers: Sequence[Worker], broker: EmbeddedBroker | None, on_event: OnEvent) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
@@ -43,7 +44,9 @@ def command(ctx: click.Context, role: str, instance: int, end_with_stdin: bool) 
 
     options = ctx.find_object(Globals) or Globals()
     set_up_logging(debug=options.debug)
-    ctx.exit(run_worker(resolve_settings(ctx), role, instance))
+    settings = resolve_settings(ctx)
+    set_up_logging(debug=options.debug, as_json=settings.log_json)
+    ctx.exit(run_worker(settings, role, instance))
 
 
 def run_worker(settings: Settings, role: str, instance: int) -> int:
@@ -65,6 +68,7 @@ def run_worker(settings: Settings, role: str, instance: int) -> int:
 
 async def _run(settings: Settings, role: str, instance: int) -> int:
     from stream_app.faustkit import run_app
+    from stream_app.monitoring.endpoint import metrics_port, serving
     from stream_app.wiring import build_app, store_folder
 
     store_folder(settings, role, instance).mkdir(parents=True, exist_ok=True)
@@ -74,4 +78,9 @@ async def _run(settings: Settings, role: str, instance: int) -> int:
     def tell_ready() -> None:
         echo_json({"ready": role, "instance": instance, "pid": os.getpid()})
 
-    return await run_app(built.app, on_ready=tell_ready, before=built.before)
+    with ExitStack() as stack:
+        if settings.metrics_port:
+            port = metrics_port(settings.metrics_port, role, instance)
+            address = serving(built.metrics.registry, settings.metrics_host, port, is_ready=built.is_ready)
+            log.info("metrics at http://%s:%d/metrics", *stack.enter_context(address))
+        return await run_app(built.app, on_ready=tell_ready, before=built.before)

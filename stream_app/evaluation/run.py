@@ -50,7 +50,8 @@ class EvaluationOptions:
         only_baselines: Judge no model of our own.
         budget_s: Processor time for each training.
         seed: Of trainings and resampling.
-        contents: What the catalogue says of items, by id; the model that is trained learns from it.
+        contents: What the catalogue says of items, by id; the model that is trained learns from it, and items that
+            appear later have vectors by it.
     """
 
     protocol: str = "prequential"
@@ -110,7 +111,7 @@ def evaluate_events(log: LogEvents, settings: Settings, options: EvaluationOptio
             model = options.model or own_model(past, settings, Path(folder), options, report)
             own = msgspec.structs.replace(settings, model=str(model))
             notes["model"] = served_model(own).release
-            lists_of = stream_lists(own)
+            lists_of = stream_lists(own, options.contents)
         panel, told = baseline_panel(past, options, report)
         findings = PROTOCOLS[options.protocol](log.events, from_ms, panel, lists_of, report)
     return _report(findings, past, notes | told, options)

@@ -8,6 +8,7 @@ from stream_app.faustkit.each import Event, Outcome, each
 from stream_app.faustkit.effects import Effects, OutRecord
 from stream_app.faustkit.follower import Follower
 from stream_app.faustkit.keeping import Values
+from stream_app.faustkit.meter import Meter
 from stream_app.faustkit.processor import Processor
 from stream_app.faustkit.run import Run
 from stream_app.faustkit.runner import run_app
@@ -21,6 +22,7 @@ __all__ = [
     "Event",
     "Follower",
     "Limits",
+    "Meter",
     "OutRecord",
     "Outcome",
     "Processor",

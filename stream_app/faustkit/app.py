@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from stream_app.faustkit.checks import (
 from stream_app.faustkit.failure import end_process
 from stream_app.faustkit.keeping import PartitionState
 from stream_app.faustkit.lanes import Lane
+from stream_app.faustkit.meter import Meter, NoMeter
 from stream_app.faustkit.outbox import Outbox
 from stream_app.faustkit.ownership import claim_partition, mark_input
 from stream_app.faustkit.per_message import SafeAgent, SafeStream, SafeTopic
@@ -71,6 +73,7 @@ class AppConfig:
             with too few workers, as many as there are.
         commit_interval_s: How often done offsets are committed: the input that a restarted process reads again is
             at most this old.
+        meter: Takes the app's figures.
     """
 
     app_id: str
@@ -86,6 +89,7 @@ class AppConfig:
     limits: Limits = field(default_factory=Limits)
     num_standbys: int = 0
     commit_interval_s: float = COMMIT_INTERVAL_S
+    meter: Meter = field(default_factory=NoMeter)
 
 
 @dataclass
@@ -108,7 +112,7 @@ class BatchApp(faust.App):
         _forget_pickle()
         super().__init__(config.app_id, **_faust_settings(config))
         self.config = config
-        self.outbox = Outbox(dict(config.connection), client_id=config.app_id)
+        self.outbox = Outbox(dict(config.connection), client_id=config.app_id, meter=config.meter)
         self.store_memory = StoreMemory(config.store_memory_bytes)
         self.store_folder = config.store_folder
         self.watchdog = Watchdog(config.limits, config.session_timeout_s)
@@ -175,11 +179,13 @@ class BatchApp(faust.App):
 
     async def open_partitions(self) -> bool:
         """Open what is assigned, bring it up to the changelogs, make the processors; False if it was broken off."""
+        begun_s = time.monotonic()
         self.is_opening = True
         await self._close_partitions(self, set())
         is_open = await self._opening.run(self._open_assigned())
         self.is_opening = False
         if is_open:
+            self.config.meter.note_opened(time.monotonic() - begun_s)
             self.ready.set()
             self._open_standbys()
         return is_open
@@ -216,6 +222,7 @@ class BatchApp(faust.App):
         writers = dict(zip(partitions, await asyncio.gather(*claims), strict=True))
         num_records = await recover(dict(self.config.connection), changelog, stores)
         log.info("%s: %d changelog records for partitions %s", changelog, num_records, partitions)
+        self.config.meter.note_recovered(num_records)
         for partition, store in stores.items():
             await self._settle_input(binding, store, writers[partition])
             processor = binding.new_processor(partition)
@@ -288,13 +295,16 @@ class BatchApp(faust.App):
         effects follow; after it some values hold the runs already, and their positions tell the processor to
         leave them alone.
         """
-        state = binding.states[run.partition]
+        state, begun_s = binding.states[run.partition], time.monotonic()
         # 1
         effects = await processor.process(run, state)
         # 2
         self.watchdog.check_pause()
         if effects.outputs:
             await self.outbox.publish(effects.outputs, state.writer)
+        if effects.on_published is not None:
+            effects.on_published()
+        self.config.meter.note_run(len(run), time.monotonic() - begun_s)
         # 3 to 6
         await state.take(effects, run.next_offset)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -29,8 +30,11 @@ class Effects:
 
     `facts` are records of which only the newest of each key matters (totals, progress); they are published
     together with the changes, so they never tell of anything that is not kept.
+
+    `on_published` is called when the outputs are acknowledged; it must not wait, and nothing may hang on it.
     """
 
     outputs: list[OutRecord] = field(default_factory=list)
     changes: dict[bytes, Stored] = field(default_factory=dict)
     facts: list[OutRecord] = field(default_factory=list)
+    on_published: Callable[[], None] | None = None

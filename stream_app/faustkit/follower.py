@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -23,20 +24,30 @@ Hold = Callable[[], Collection[int]]
 
 
 class Follower:
-    """Reads all partitions of a topic from the beginning, and goes on following it.
+    """Reads all partitions of a topic, and goes on following it.
 
     Args:
         connection: Keyword arguments for aiokafka clients.
         topic: The topic.
         on_run: Called with each run, in offset order within a partition.
         hold: Back-pressure: the partitions that nothing is to be fetched of for now.
+        start: The offset to begin at, by partition; the others are read from the beginning.
     """
 
-    def __init__(self, connection: dict[str, Any], topic: str, on_run: OnRun, *, hold: Hold = lambda: ()) -> None:
+    def __init__(
+        self,
+        connection: dict[str, Any],
+        topic: str,
+        on_run: OnRun,
+        *,
+        hold: Hold = lambda: (),
+        start: Mapping[int, int] = MappingProxyType({}),
+    ) -> None:
         self._connection = connection
         self._topic = topic
         self._on_run = on_run
         self._hold = hold
+        self._start = start
         self._task: asyncio.Task[None] | None = None
         self._caught_up = asyncio.Event()
 
@@ -63,6 +74,8 @@ class Follower:
         await consumer.start()
         try:
             partitions = await _assign_all(consumer, self._topic)
+            for number, offset in self._start.items():
+                consumer.seek(TopicPartition(self._topic, number), offset)
             ends = await consumer.end_offsets(partitions)
             while True:
                 self._pause_held(consumer, partitions)

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from stream_app.faustkit.effects import OutRecord
+from stream_app.faustkit.meter import Meter, NoMeter
 from stream_app.faustkit.producing import BatchClient, Target, Writer
 
 DELIVERY_REQUESTS = 3
@@ -23,12 +24,14 @@ class Outbox:
     Args:
         connection: Keyword arguments for aiokafka clients.
         client_id: How the broker's logs and quotas name this client.
+        meter: Told of everything that was acknowledged.
     """
 
-    def __init__(self, connection: dict[str, Any], *, client_id: str) -> None:
+    def __init__(self, connection: dict[str, Any], *, client_id: str, meter: Meter | None = None) -> None:
         request_s = connection.get("request_timeout_ms", DEFAULT_REQUEST_TIMEOUT_MS) / 1000
         self._client = BatchClient(connection, client_id=client_id, delivery_s=DELIVERY_REQUESTS * request_s)
         self._own: Writer | None = None
+        self._meter = meter or NoMeter()
 
     async def start(self) -> None:
         """Connect."""
@@ -83,6 +86,7 @@ class Outbox:
                 for batch in batches:
                     done[batch.target] += batch.num_records
                     last_offsets[batch.target] = offsets[batch.target] + batch.num_records - 1
+                    self._meter.note_published(batch.target[0], batch.num_records)
         return last_offsets
 
 

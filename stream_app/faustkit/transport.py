@@ -20,7 +20,8 @@ from stream_app.faustkit.delivered import Delivered
 from stream_app.faustkit.failure import end_process
 from stream_app.faustkit.fetching import RunConsumer
 from stream_app.faustkit.run import MAX_RUN_BYTES, Run
-from stream_app.faustkit.watchdog import PartitionProgress, Progress
+from stream_app.faustkit.standing import PartitionProgress
+from stream_app.faustkit.watchdog import Progress
 
 log = logging.getLogger("sliceflow.faustkit")
 
@@ -354,7 +355,8 @@ class BatchConsumer(driver.Consumer):
         committed, fetched = self._acknowledged.get(tp, -1), self._fetched.get(tp, -1)
         position = state._position
         end = self._thread.ends.get(tp, -1)
-        return PartitionProgress(tp.topic, tp.partition, committed, fetched, position, end, is_held=tp in self._held)
+        stable, is_held = -1 if state.lso is None else state.lso, tp in self._held
+        return PartitionProgress(tp.topic, tp.partition, committed, fetched, position, end, is_held, stable)
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         for tp in [*self._next_offsets, *self._delivered]:

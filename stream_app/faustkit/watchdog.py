@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from stream_app.faustkit.failure import FAILED, end_process
+from stream_app.faustkit.standing import InputStanding, PartitionProgress, StandingLog
 
 log = logging.getLogger("sliceflow.watchdog")
 
@@ -68,42 +69,6 @@ class Limits:
     loop_blocked_s: float = 60.0
     stalled_s: float = 120.0
     interpreter_blocked_s: float = 600.0
-
-
-@dataclass(frozen=True)
-class PartitionProgress:
-    """How far an input partition has come; all are offsets of what comes next.
-
-    Args:
-        topic: The input topic.
-        partition: Number of the partition.
-        committed: What Kafka acknowledged, -1 where nothing was committed since the assignment.
-        fetched: The end of what was fetched and has to be committed; -1 for nothing since the assignment.
-        position: Where the next fetch begins; None while that is being found out.
-        end: The partition's end, when it was last asked for; -1 where it is not known.
-        is_held: Whether nothing more is fetched on purpose, since enough of it waits.
-    """
-
-    topic: str
-    partition: int
-    committed: int
-    fetched: int
-    position: int | None
-    end: int
-    is_held: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.topic}[{self.partition}]"
-
-    @property
-    def is_uncommitted(self) -> bool:
-        """Whether something was fetched that is not committed."""
-        return self.fetched > self.committed
-
-    @property
-    def has_input(self) -> bool:
-        """Whether there is something to fetch, and nothing against it."""
-        return not self.is_held and self.end > (self.position or 0)
 
 
 @dataclass(frozen=True)
@@ -261,6 +226,7 @@ class Watchdog:
         self._pulses: list[Pulse] = []
         self._progress: Callable[[], Progress] | None = None
         self._judge = StallJudge(limits.stalled_s)
+        self._standings = StandingLog()
         self._is_forgiven = False
         self._stopping = threading.Event()
         self._last_tick_s = 0.0
@@ -278,6 +244,10 @@ class Watchdog:
     def watch_input(self, progress: Callable[[], Progress]) -> None:
         """From now on the input has to get on; `progress` is called from the watchdog's thread and must not wait."""
         self._progress = progress
+
+    def input_standings(self) -> Sequence[InputStanding]:
+        """The assigned input at the last look, at most some `TICK_S` ago; may be called from any thread."""
+        return self._standings.newest
 
     def note_progress(self) -> None:
         """For a processor that waits on purpose: what it waits for has moved, so the limits count from now again."""
@@ -327,8 +297,11 @@ class Watchdog:
         if self._is_forgiven:
             self._is_forgiven = False
             self._judge.forgive()
-        if self._progress is not None and (reason := self._judge.judge(self._progress(), now_s)):
-            _end(reason)
+        if self._progress is not None:
+            progress = self._progress()
+            self._standings.look(progress.partitions, now_s)
+            if reason := self._judge.judge(progress, now_s):
+                _end(reason)
 
     def _arm(self) -> None:
         faulthandler.dump_traceback_later(self.limits.interpreter_blocked_s, exit=True, file=STDERR)

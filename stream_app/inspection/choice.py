@@ -16,6 +16,7 @@ from index.contract import ItemIndex
 from stream_app.inspection.vectors import EncodedUser
 from stream_app.records import RankedItem, Recommendation
 from stream_app.settings import Settings
+from stream_app.stages.cotouch import COTOUCH
 from stream_app.stages.learning import network_parts
 from stream_app.stages.listing import (
     KnownItems,
@@ -108,7 +109,7 @@ class Recommender:
         items = KnownItems(index_version(self.rule.release, len(self.index)), self.is_available, self.index.vectors_of)
         made = make_list(user.asked, query, trends, items, self.rule, self.scorer)
         seen, offered = _Watched(query.seen), _Refused(self.is_available)
-        found = gather(replace(query, seen=seen), trends, self.rule.candidates, offered)
+        found = gather(replace(query, seen=seen), trends, self.rule.candidates, offered, self.index.vectors_of)
         removed = {**dict.fromkeys(seen.hits, SEEN), **dict.fromkeys(offered.hits, UNAVAILABLE)}
         return Choice(
             recommendation=made,
@@ -211,4 +212,5 @@ def _sources_of(item_id: str, query: Query, found: Candidates, trends: TrendView
         top = map(trends.item_ids.__getitem__, trends.top(place, reach).tolist())
         offers.append((f"popular_{half_life_name(half_life_ms / 1000)}", top))
     offers += [(source, found.shares.items_of(place)) for place, source in enumerate(NEAR_SOURCES)]
+    offers.append((COTOUCH, map(trends.item_ids.__getitem__, found.cotouched.rows_S.tolist())))
     return [name for name, items in offers if item_id in items]

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_app.records import Recommendation, SliceVectorRecord
+from stream_app.stages.cotouch import VectorsOf
 from stream_app.stages.learning import Scorer
 from stream_app.stages.profile import UserProfile, recent_items, take_slice_vector
-from stream_app.stages.ranking import Candidates, Query, VectorsOf, features, gather, rank
+from stream_app.stages.ranking import Candidates, Query, features, gather, rank
 from stream_app.stages.score_rule import ScoreRule
 from stream_app.stages.trend_view import TrendView
 
@@ -129,7 +130,7 @@ def offered(
     query: Query, trends: TrendView, items: KnownItems, candidates: int
 ) -> tuple[Candidates, npt.NDArray[np.float64]]:
     """The candidates for a query, and their features (C, F) in the same order."""
-    found = gather(query, trends, candidates, items.is_available)
+    found = gather(query, trends, candidates, items.is_available, items.vectors_of)
     return found, features(query, found, trends, items.vectors_of)
 
 

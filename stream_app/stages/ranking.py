@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_app.records import RankedItem
+from stream_app.stages.cotouch import COTOUCH, Cotouched, VectorsOf, cotouched
 from stream_app.stages.learning import Scorer, scores
 from stream_app.stages.scoring import NEAR_ITEMS, NEAR_SOURCES, half_life_name
 from stream_app.stages.trend_view import TrendView
@@ -93,17 +94,18 @@ class Shares:
 
 @dataclass
 class Candidates:
-    """Candidate items with the sources that brought each, and how often they stood near the user's newest items."""
+    """Candidate items with the sources that brought each; how often items stood near the user's newest ones; and what
+    followed those nearest to the user's vector.
+    """
 
     sources: dict[str, list[str]] = field(default_factory=dict)
     shares: Shares = field(default_factory=Shares)
+    cotouched: Cotouched = field(default_factory=Cotouched)
 
 
-VectorsOf = Callable[[list[str]], tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
-"""Gives the vectors (C, D) of items and whether each has one (C,)."""
-
-
-def gather(query: Query, trends: TrendView, num_each: int, available: Callable[[str], bool]) -> Candidates:
+def gather(
+    query: Query, trends: TrendView, num_each: int, available: Callable[[str], bool], vectors_of: VectorsOf
+) -> Candidates:
     """Collect up to `num_each` unseen, available candidates from each source."""
     found = Candidates()
     _add_some(found, "index", query.from_index, query, num_each, available)
@@ -115,6 +117,9 @@ def gather(query: Query, trends: TrendView, num_each: int, available: Callable[[
     for place, source in enumerate(NEAR_SOURCES):
         rows = trends.by_score(*found.shares.brought(place))
         _add_some(found, source, map(trends.item_ids.__getitem__, rows.tolist()), query, num_each, available)
+    found.cotouched = cotouched(query.from_index, trends, vectors_of)
+    rows = trends.by_score(found.cotouched.rows_S, found.cotouched.shares_S)
+    _add_some(found, COTOUCH, map(trends.item_ids.__getitem__, rows.tolist()), query, num_each, available)
     return found
 
 

@@ -104,6 +104,10 @@ class TrendView:
         self._records.update(newest)
         self.epoch = max(self.epoch, epoch)
 
+    def record_of(self, item_id: str) -> TrendRecord | None:
+        """The newest record of an item; None for one never touched."""
+        return self._records.get(item_id)
+
     def top(self, half_life_index: int, num_items: int) -> npt.NDArray[np.int64]:
         """Rows of the most popular items, best first; ties by a hash of the item id, not by arrival."""
         top = self._tops.get(half_life_index)

@@ -12,6 +12,7 @@ from pathlib import Path
 from stream_app.faustkit import AppConfig, BatchApp
 from stream_app.kafka import connection
 from stream_app.lag import group_name
+from stream_app.monitoring.role_metrics import RoleMetrics
 from stream_app.roles import ROLES
 from stream_app.settings import Settings
 from stream_app.swap_mark import refuse_pending
@@ -41,9 +42,11 @@ def build_app(settings: Settings, role: str, *, instance: int = 0, report: Repor
     if role not in ROLES:
         raise ValueError(f"no role {role!r}; roles are {', '.join(ROLES)}")
     module = importlib.import_module(f"stream_app.wiring.{role}")
-    app = BatchApp(_app_config(settings, role, instance))
+    metrics = RoleMetrics(role, settings.prefix)
+    app = BatchApp(_app_config(settings, role, instance, metrics))
     app.before_open(lambda: refuse_pending(settings, role))
-    role_app: RoleApp = module.build(settings, app, report)
+    role_app: RoleApp = module.build(settings, app, report, metrics)
+    metrics.watch_inputs(app.watchdog.input_standings, role_app.is_ready)
     return role_app
 
 
@@ -53,7 +56,7 @@ def store_folder(settings: Settings, role: str, instance: int) -> Path:
     return settings.state_path / "stores" / namespace / f"{role}-{instance}"
 
 
-def _app_config(settings: Settings, role: str, instance: int) -> AppConfig:
+def _app_config(settings: Settings, role: str, instance: int, metrics: RoleMetrics) -> AppConfig:
     return AppConfig(
         app_id=group_name(settings, role),
         connection=connection(settings),
@@ -65,4 +68,5 @@ def _app_config(settings: Settings, role: str, instance: int) -> AppConfig:
         num_standbys=settings.num_standbys,
         gather_ms=GATHER_MS.get(role, 0),
         changelog_prefix=settings.prefix,
+        meter=metrics,
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from stream_app import tables, topics
 from stream_app.agents.sequence import SequenceProcessor, SequenceTopics
 from stream_app.faustkit import BatchApp
+from stream_app.monitoring.processors import CountedSequence
+from stream_app.monitoring.role_metrics import RoleMetrics
 from stream_app.settings import Settings
 from stream_app.settings_rules import clean_rules, sequence_stage
 from stream_app.wiring.role_app import Report, RoleApp
 
 
-def build(settings: Settings, app: BatchApp, report: Report) -> RoleApp:
+def build(settings: Settings, app: BatchApp, report: Report, metrics: RoleMetrics) -> RoleApp:
     """Join the `sequence` role to its topics and table."""
     rules = clean_rules(settings)
     names = SequenceTopics(
@@ -21,8 +23,14 @@ def build(settings: Settings, app: BatchApp, report: Report) -> RoleApp:
         num_partitions=settings.partitions,
     )
 
-    def new_processor(partition: int) -> SequenceProcessor:
-        return SequenceProcessor(sequence_stage(settings, partition), rules, names)
+    outcomes = metrics.tally("events", "Events by what became of them.", "outcome")
+    drops = metrics.tally("events_dropped", "Valid events that changed nothing, by name.", "reason")
+    dead_letters = metrics.tally("dead_letters", "Records that are no valid event, by reason.", "reason")
+
+    def new_processor(partition: int) -> CountedSequence:
+        stage = sequence_stage(settings, partition)
+        processor = SequenceProcessor(stage, rules, names)
+        return CountedSequence(processor, stage, names.slices, outcomes, drops, dead_letters)
 
     app.attach(topics.prefixed(settings.prefix, topics.EVENTS), new_processor, table=tables.USER_HISTORIES)
-    return RoleApp(app)
+    return RoleApp(app, metrics)

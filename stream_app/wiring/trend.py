@@ -7,13 +7,14 @@ import time
 from stream_app import tables, topics
 from stream_app.agents.trend import TrendProcessor, TrendTopics
 from stream_app.faustkit import BatchApp
+from stream_app.monitoring.role_metrics import RoleMetrics
 from stream_app.settings import Settings
 from stream_app.settings_rules import trend_rule
 from stream_app.stages.trend import TrendStage
 from stream_app.wiring.role_app import Report, RoleApp
 
 
-def build(settings: Settings, app: BatchApp, report: Report) -> RoleApp:
+def build(settings: Settings, app: BatchApp, report: Report, metrics: RoleMetrics) -> RoleApp:
     """Join the `trend` role to its topics and table."""
     names = TrendTopics(trends=topics.prefixed(settings.prefix, topics.ITEM_TRENDS))
 
@@ -21,4 +22,4 @@ def build(settings: Settings, app: BatchApp, report: Report) -> RoleApp:
         return TrendProcessor(TrendStage(settings.partitions, trend_rule(settings)), names, time.monotonic)
 
     app.attach(topics.prefixed(settings.prefix, topics.ITEM_ACTIVITY), new_processor, table=tables.ITEM_STATISTICS)
-    return RoleApp(app)
+    return RoleApp(app, metrics)

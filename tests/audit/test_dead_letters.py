@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from stream_app.agents.sequence import MAX_DEAD_BYTES
 from stream_app.audit.dead_letters import DeadLetters
 from stream_app.audit.findings import Check
+from stream_app.dead_letters import MAX_DEAD_BYTES
 from stream_app.settings_rules import clean_rules
 from stream_app.stages.intake import read_record
 from tests.audit.cases import EVENTS, LETTERS, SETTINGS, Record, SequenceRole, new_check, run
@@ -36,7 +36,7 @@ def letters_of_role() -> list[Record]:
 def audited(letters: Sequence[Record], *, begin: int = 0, up_to: int = 7) -> tuple[Check, DeadLetters]:
     """The findings about these letters, beside the log from `begin` on."""
     check = new_check()
-    dead = DeadLetters(check, LETTERS, EVENTS, {0: 8, 1: 3})
+    dead = DeadLetters(check, LETTERS, EVENTS, {0: 8, 1: 3}, ["items"])
     if letters:
         dead.take(run(letters, LETTERS))
     rest = run([record for record in LOG if record.offset >= begin])
@@ -64,6 +64,12 @@ def test_a_letter_that_was_written_twice_counts_once() -> None:
 def test_letters_whose_originals_were_removed_are_not_checked() -> None:
     check, dead = audited(letters_of_role(), begin=4)
     assert (check.status, dead.num_removed) == ("partly checked", 3)
+
+
+def test_letters_of_other_topics_are_left_to_others() -> None:
+    letters = letters_of_role()
+    check, dead = audited([*letters, with_header("topic", b"items")(letters[0])._replace(value=b"?")])
+    assert (check.status, sum(dead.reasons(0, 7).values())) == ("pass", len(REFUSED))
 
 
 def test_letters_that_are_not_due_yet_are_not_missed() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ def read_until(process: subprocess.Popen[str], name: str) -> list[dict[str, Any]
 
 def test_a_replay_adds_up_although_a_role_is_killed(commands: Commands, small_example: Path) -> None:
     up = commands.start("up", "--json", "--workers", "sequence=2")
-    started = [event for event in read_until(up, "all-ready") if event["event"] == "started"]
+    events = read_until(up, "all-ready")
+    with urllib.request.urlopen(events[-1]["page"] + "healthz", timeout=60) as answer:
+        assert json.load(answer) == {"status": "ok"}
+    started = [event for event in events if event["event"] == "started"]
     assert [(event["role"], event["instance"]) for event in started] == [
         ("sequence", 0),
         ("sequence", 1),
@@ -39,6 +43,7 @@ def test_a_replay_adds_up_although_a_role_is_killed(commands: Commands, small_ex
         ("choose", 0),
         ("score", 0),
         ("recommend", 0),
+        ("serve", 0),
     ]
     replay = commands.start("replay", str(small_example / EVENTS_FILE), "--items", str(small_example / ITEMS_FILE))
     os.kill(started[2]["pid"], signal.SIGKILL)
@@ -54,6 +59,7 @@ def test_a_replay_adds_up_although_a_role_is_killed(commands: Commands, small_ex
     assert commands.stop(up) == 0
     commands.wait_all_gone()
     assert not (commands.home / "broker" / "address").exists()
+    assert not (commands.home / "serve" / "address").exists()
 
 
 def test_nothing_outlives_a_supervisor_that_is_killed(commands: Commands) -> None:

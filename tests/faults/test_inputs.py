@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from stream_app.agents.sequence import MAX_DEAD_BYTES
+from stream_app.dead_letters import MAX_DEAD_BYTES
 from stream_app.stages.clean import MAX_ID_CHARS, MAX_VALUE_BYTES
 from stream_app.topics import DEAD_LETTER
 from tests.bench.stack import peak_memory_mib

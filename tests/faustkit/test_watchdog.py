@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.broker import EmbeddedBroker
-from stream_app.faustkit.watchdog import MISSING_S, PartitionProgress, Progress, Pulse, StallJudge
+from stream_app.faustkit.standing import PartitionProgress
+from stream_app.faustkit.watchdog import MISSING_S, Progress, Pulse, StallJudge
 from tests.faustkit.misbehaving import misbehaving
 from tests.faustkit.stage import Stage
 from tests.support import wait_until

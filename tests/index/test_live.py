@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import faiss
 import numpy as np
@@ -284,3 +285,53 @@ def test_gpu_is_searched_from_several_threads() -> None:
     with repeated(search, search, search):
         for _ in range(5):
             index.compact()
+
+
+@pytest.mark.parametrize("kind", [None, *KINDS])
+def test_what_changes_during_a_swap_is_changed_in_the_new_contents(
+    kind: StructureKind | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change at every moment of the build: before, within and after it, by whoever is beside it."""
+    rows = vectors(400)
+    index = live(kind) if kind else LiveIndex(DIM, "r1", LiveOptions(sizes=ALWAYS_FLAT))
+    index.upsert(names(300), rows[:300])
+    contents = index.contents()
+    index.upsert(["before"], rows[300:301])
+    built = LiveIndex._built
+
+    def disturbed(self: LiveIndex, *arguments: Any) -> Any:
+        own = rows[301:302].copy()
+        self.upsert(["during"], own)
+        own[:] = 0
+        self.remove([names(300)[0]])
+        items = built(self, *arguments)
+        self.upsert([names(300)[1]], rows[302:303])
+        self.upsert_attributes(["during"], [ItemAttributes(price=3.0)])
+        assert self.remove(["before"]) == 1
+        assert self.remove_attributes(["unheard-of"]) == 0
+        return items
+
+    monkeypatch.setattr(LiveIndex, "_built", disturbed)
+    index.swap(contents)
+    monkeypatch.undo()
+    index.upsert(["after"], rows[303:304])
+    expected = dict(zip(names(300), rows[:300], strict=True)) | {names(300)[1]: rows[302]}
+    del expected[names(300)[0]]
+    expected |= {"during": rows[301], "after": rows[303]}
+    held = index.contents()
+    assert {item: row.tobytes() for item, row in zip(held.ids, held.vectors_ND, strict=True)} == {
+        item: row.tobytes() for item, row in expected.items()
+    }
+    cheap = index.search(rows[301:302], 5, filter=ItemFilter(max_price=4.0))
+    assert cheap.ids == [["during"]]
+    assert names(300)[0] not in index.search(rows[:1], 300).ids[0]
+
+
+def test_after_a_refused_swap_changes_are_taken_down_no_more() -> None:
+    index, other = live("ivf", least=1.01), LiveIndex(DIM, "r1", LiveOptions(sizes=ALWAYS_FLAT))
+    index.upsert(names(40), vectors(40))
+    other.upsert(names(100), vectors(100))
+    with pytest.raises(SwapRefusedError):
+        index.swap(other.contents())
+    index.upsert(["later"], vectors(1))
+    assert (len(index), index._journal) == (41, None)

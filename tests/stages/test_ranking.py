@@ -82,7 +82,7 @@ def queries(draw: st.DrawFn) -> Query:
 
 def listed(query: Query, view: TrendView, available: dict[str, bool], num_each: int = 5) -> list[RankedItem]:
     """The list of a user."""
-    found = gather(query, view, num_each, is_listed(available))
+    found = gather(query, view, num_each, is_listed(available), vectors_of)
     return rank(found, features(query, found, view, vectors_of), SCORER, 10)
 
 
@@ -101,6 +101,7 @@ def test_each_item_is_new_to_the_user_available_and_names_those_who_brought_it(
         "index": set(query.from_index),
         "transition": {view.item_ids[row] for row in view.after(recent).rows_K},
         "reverse": {view.item_ids[row] for row in view.before(recent).rows_K},
+        "cotouch": {view.item_ids[row] for row in view.after(query.from_index[:10]).rows_K} - VECTORS.keys(),
         "popular_15m": touched,
         "popular_1h": touched,
     }
@@ -109,7 +110,7 @@ def test_each_item_is_new_to_the_user_available_and_names_those_who_brought_it(
         assert len(set(item.sources)) == len(item.sources)
         assert all(item.item_id in origins[source] for source in item.sources)
     # No source brings more than it may.
-    found = gather(query, view, num_each, is_listed(available))
+    found = gather(query, view, num_each, is_listed(available), vectors_of)
     for source in origins:
         assert sum(source in sources for sources in found.sources.values()) <= num_each
 
@@ -126,7 +127,7 @@ def test_lists_are_in_order_and_the_same_every_time(query: Query, view: TrendVie
 def test_scores_depend_on_no_companion_but_the_one_with_the_best_vector(
     query: Query, view: TrendView, data: st.DataObject
 ) -> None:
-    found = gather(query, view, 12, lambda _: True)
+    found = gather(query, view, 12, lambda _: True, vectors_of)
     kept = [item for item in found.sources if data.draw(st.booleans())]
     if query.user_vector is not None and found.sources:
         with_vector = [item for item in found.sources if item in VECTORS]
@@ -148,7 +149,7 @@ def test_by_hand() -> None:
         *(trend("s", 8.0), trend("gone", 9.0)),
     )
     query = Query(seen={"p"}, recent=["p"])
-    found = gather(query, view, 2, is_listed({"gone": False}))
+    found = gather(query, view, 2, is_listed({"gone": False}), vectors_of)
     assert found.sources == {
         "s": ["popular_15m", "popular_1h"],
         "q": ["popular_15m", "popular_1h", "transition"],
@@ -175,7 +176,7 @@ def test_by_hand() -> None:
 
 def test_older_items_of_the_user_count_less_and_only_the_newest_is_last() -> None:
     view = view_of(trend("p", 1.0), trend("r", 3.0), trend("q", 1.0, ("p", 1.0, 1.5), ("r", 1.0, 1.0)))
-    found = gather(Query(seen=set(), recent=["p", "r"]), view, 10, lambda _: True)
+    found = gather(Query(seen=set(), recent=["p", "r"]), view, 10, lambda _: True, vectors_of)
     expected = [0.5, 0.75, 0.5 + RECENT_WEIGHTS[1] * 0.25, 0.75 + RECENT_WEIGHTS[1] * 0.25]
     assert found.shares.of(view.rows_of(["q"]))[0, :4].tolist() == pytest.approx(expected)
 
@@ -183,7 +184,7 @@ def test_older_items_of_the_user_count_less_and_only_the_newest_is_last() -> Non
 def test_what_came_before_the_users_items_is_offered_too() -> None:
     # Others went from q to p and to r; this user went to p and r without q.
     view = view_of(trend("q", 2.0), trend("p", 1.0, ("q", 1.0, 1.0)), trend("r", 3.0, ("q", 1.0, 3.0)))
-    found = gather(Query(seen={"p", "r"}, recent=["p", "r"]), view, 10, lambda _: True)
+    found = gather(Query(seen={"p", "r"}, recent=["p", "r"]), view, 10, lambda _: True, vectors_of)
     assert found.sources["q"] == ["popular_15m", "popular_1h", "reverse"]
     expected = [0.5, 0.5, 0.5 + RECENT_WEIGHTS[1] * 0.25, 0.5 + RECENT_WEIGHTS[1] * 0.75]
     shares = found.shares.of(view.rows_of(["q"]))[0]
@@ -191,6 +192,17 @@ def test_what_came_before_the_users_items_is_offered_too() -> None:
     table = features(Query(seen={"p", "r"}, recent=["p", "r"]), found, view, vectors_of)
     column = NAMES.index("reverse_recent_long")
     assert table[0, column] == pytest.approx(math.log(expected[3] + SHARE_FLOOR) - math.log(SHARE_FLOOR))
+
+
+def test_an_item_without_a_vector_is_offered_where_it_follows_what_is_near_the_user() -> None:
+    # Nobody touched the new items twice; i0 and i1 have vectors, and i1 followed i0 just as the new ones did.
+    records = [trend(item, 1.0, ("i0", 1.0, count)) for item, count in (("i1", 5.0), ("new", 1.0), ("newer", 2.0))]
+    view = view_of(trend("i0", 9.0), trend("s", 8.0), trend("t", 7.0), *records)
+    query = Query(seen={"i0"}, recent=[], user_vector=np.ones(8, dtype=np.float32), from_index=["i0"])
+    found = gather(query, view, 1, lambda _: True, vectors_of)
+    assert found.sources == {"s": ["popular_15m", "popular_1h"], "newer": ["cotouch"]}
+    found = gather(query, view, 2, is_listed({"newer": False}), vectors_of)
+    assert found.sources == {"s": ["popular_15m", "popular_1h"], "t": ["popular_15m", "popular_1h"], "new": ["cotouch"]}
 
 
 @given(queries(), st.data())
@@ -202,13 +214,16 @@ def test_lists_do_not_depend_on_the_order_in_which_trends_came(query: Query, dat
         for item in data.draw(st.lists(st.sampled_from(ITEMS), unique=True))
     ]
     view, turned = view_of(*records), view_of(*reversed(records))
-    assert gather(query, view, 3, lambda _: True).sources == gather(query, turned, 3, lambda _: True).sources
+    assert (
+        gather(query, view, 3, lambda _: True, vectors_of).sources
+        == gather(query, turned, 3, lambda _: True, vectors_of).sources
+    )
     assert listed(query, view, {}) == listed(query, turned, {})
 
 
 def test_the_scorer_is_told_how_much_a_user_knows_and_how_long_it_was_silent() -> None:
     query = Query(seen={"p", "q"}, recent=["p"], silent_ms=59_000)
-    found = gather(query, view_of(trend("s", 1.0), trend("t", 1.0)), 5, lambda _: True)
+    found = gather(query, view_of(trend("s", 1.0), trend("t", 1.0)), 5, lambda _: True, vectors_of)
     features_CF = features(query, found, view_of(trend("s", 1.0)), vectors_of)
     assert features_CF[:, NAMES.index("user_seen")].tolist() == pytest.approx([math.log(3)] * 2)
     assert features_CF[:, NAMES.index("user_silent")].tolist() == pytest.approx([math.log(60)] * 2)
@@ -236,7 +251,7 @@ def test_ties_go_by_item_id_even_where_rounding_made_them() -> None:
 
 def test_without_trends_and_vector_there_is_an_empty_list() -> None:
     query = Query(seen=(), recent=["p"])
-    found = gather(query, TrendView(RULE), 5, lambda _: True)
+    found = gather(query, TrendView(RULE), 5, lambda _: True, vectors_of)
     features_CF = features(query, found, TrendView(RULE), vectors_of)
     assert features_CF.shape == (0, len(NAMES))
     assert rank(found, features_CF, SCORER, 5) == []

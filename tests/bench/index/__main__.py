@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -22,7 +22,7 @@ import faiss
 import numpy as np
 
 from stream_app.cli._signals import terminate_as_interrupt
-from tests.bench.common import RESULTS, ROOT, BenchResult, Figure, finish, table
+from tests.bench.common import RESULTS, ROOT, BenchResult, Better, Figure, finish, machine, table
 from tests.bench.index.data import Spread, TrainedVectors, grown, random_vectors, trained_vectors, widened
 from tests.bench.index.plot import draw
 from tests.bench.index.points import K
@@ -83,20 +83,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"hnswlib and usearch are LEFT OUT: {PEERS_PYTHON.relative_to(ROOT)} is not there (make index-peers)")
     with terminate_as_interrupt():
         trained = trained_vectors()
-        cells = {}
+        cells: dict[str, dict[str, Any]] = {}
+        details = {"threads": given.threads, "queries": given.queries, "gpus": faiss.get_num_gpus(), "cells": cells}
+        path: Path = given.json
         for dim in dims:
             for spread in given.spreads:
                 for size in sorted(given.sizes):
-                    cells[f"{spread}, {size:,} items, d={dim}"] = measured(trained, spread, size, dim, given)
-        path: Path = given.json
+                    cell = cells[f"{spread}, {size:,} items, d={dim}"] = {"curves": {}, "life": {}}
+                    for _ in measured(trained, spread, size, dim, given, cell):
+                        save_so_far(BenchResult(path.stem, figures_of(cells), details), path)
         draw({name: cell["curves"] for name, cell in cells.items()}, path.with_suffix(".png"))
-        details = {"threads": given.threads, "queries": given.queries, "gpus": faiss.get_num_gpus(), "cells": cells}
         return finish(BenchResult(path.stem, figures_of(cells), details), path.parent)
     return 0
 
 
-def measured(trained: TrainedVectors, spread: Spread, size: int, dim: int, given: Any) -> dict[str, Any]:
-    """Everything for one set of items."""
+def save_so_far(result: BenchResult, path: Path) -> None:
+    """Keep what is measured already: a bench that takes an hour may be broken off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result.plain(machine()) | {"is_whole": False}, indent=2) + "\n", "utf-8")
+
+
+def measured(
+    trained: TrainedVectors, spread: Spread, size: int, dim: int, given: Any, cell: dict[str, Any]
+) -> Iterator[None]:
+    """Put everything for one set of items into `cell`; comes back after each figure."""
     with tempfile.TemporaryDirectory(prefix="sliceflow-bench-") as name:
         folder = Path(name)
         put_arrays(
@@ -109,13 +119,18 @@ def measured(trained: TrainedVectors, spread: Spread, size: int, dim: int, given
             and (not given.contenders or one.name in given.contenders)
             and (PEERS_PYTHON.exists() or not one.is_peer)
         ]
-        curves = {one.name: curve_of(one, folder, given.threads) for one in chosen}
+        curves = cell["curves"]
+        for one in chosen:
+            curves[one.name] = curve_of(one, folder, given.threads)
+            yield
         print(f"\n{spread}, {size:,} items, d={dim}\n{table(COLUMNS, rows_of(curves))}", flush=True)
-        life = {}
         if spread == "tower" and not given.no_life:
-            life = _run(Path(sys.executable), ["tests.bench.index.life", str(folder), str(given.threads)])
-            print(table(["figure", "value"], [[what, f"{value:,.4g}"] for what, value in life.items()]), flush=True)
-    return {"curves": curves, "life": life}
+            for figures in _run(Path(sys.executable), ["tests.bench.index.life", str(folder), str(given.threads)]):
+                cell["life"] |= figures
+                print(
+                    table(["figure", "value"], [[what, f"{value:,.4g}"] for what, value in figures.items()]), flush=True
+                )
+                yield
 
 
 def put_arrays(folder: Path, trained: TrainedVectors, spread: Spread, size: int, num_queries: int) -> None:
@@ -137,7 +152,9 @@ def curve_of(contender: Contender, folder: Path, num_threads: int) -> dict[str, 
     """What its worker measures."""
     print(f"{contender.name}:", file=sys.stderr, flush=True)
     python = PEERS_PYTHON if contender.is_peer else Path(sys.executable)
-    return _run(python, ["tests.bench.index.worker", contender.module, contender.kind, str(folder), str(num_threads)])
+    command = ["tests.bench.index.worker", contender.module, contender.kind, str(folder), str(num_threads)]
+    (told,) = _run(python, command)
+    return told
 
 
 def rows_of(curves: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
@@ -193,23 +210,39 @@ def figures_of(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
 
 
 def _figures_of_life(name: str, life: Mapping[str, float], is_target: bool) -> dict[str, Figure]:
+    """Those that are measured already."""
+
+    def figure(what: str, target: float | None = None, better: Better = "lower") -> dict[str, Figure]:
+        return {f"{name}: {what}": Figure(life[what], target, better)} if what in life else {}
+
     return {
-        f"{name}: filter_recall": Figure(life["filter_recall"], RECALL, "higher"),
-        f"{name}: filter_cost_batch": Figure(life["filter_cost_batch"], 5.0),
-        f"{name}: filter_cost_single": Figure(life["filter_cost_single"], 5.0),
-        f"{name}: swap_errors": Figure(life["swap_errors"], 0, "same"),
-        f"{name}: swap_p99_ratio": Figure(life["swap_p99_ratio"], 3.0 if is_target else None),
-        f"{name}: snapshot_load_s": Figure(life["snapshot_load_s"], 10.0 if is_target else None),
-        f"{name}: upserts_per_s": Figure(life["upserts_per_s"], better="higher"),
-        f"{name}: removals_per_s": Figure(life["removals_per_s"], better="higher"),
-        f"{name}: shown_p99_ms": Figure(life["shown_p99_ms"]),
-        f"{name}: memory_mb": Figure(life["memory_mb"]),
+        **figure("filter_recall", RECALL, "higher"),
+        **figure("filter_cost_batch", 5.0),
+        **figure("filter_cost_single", 5.0),
+        **figure("swap_errors", 0, "same"),
+        **figure("swap_changes_lost", 0, "same"),
+        **figure("swap_p99_ratio", 3.0 if is_target else None),
+        **figure("snapshot_load_s", 10.0 if is_target else None),
+        **figure("upserts_per_s", better="higher"),
+        **figure("removals_per_s", better="higher"),
+        **figure("shown_p99_ms"),
+        **figure("memory_mb"),
     }
 
 
-def _run(python: Path, arguments: Sequence[str]) -> dict[str, Any]:
-    done = subprocess.run([python, "-m", *arguments], cwd=ROOT, stdout=subprocess.PIPE, check=True)
-    return dict(json.loads(done.stdout))
+def _run(python: Path, arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Run a module; what it prints, line by line.
+
+    Raises:
+        CalledProcessError: It failed.
+    """
+    command = [str(python), "-m", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            yield json.loads(line)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the index does beside answering: filters, changes, a swap under load, snapshots; and what memory it has.
 
-``python -m tests.bench.index.life FOLDER THREADS``, figures as JSON.
+``python -m tests.bench.index.life FOLDER THREADS``, figures as lines of JSON.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -32,16 +32,16 @@ LONGER: Final = np.float32(100)
 RARE: Final = ItemFilter(categories=frozenset({"rare"}))
 
 
-def life(folder: Path, num_threads: int) -> dict[str, float]:
-    """All figures of one folder's items. The items' names are their rows."""
+def life(folder: Path, num_threads: int) -> Iterator[dict[str, float]]:
+    """All figures of one folder's items, as they come. The items' names are their rows."""
     items_ND, queries_QD = np.load(folder / "items.npy"), np.load(folder / "queries.npy")
     before_mb = resident_mb()
     index = filled("ivf", items_ND, np.load(folder / "asked.npy"), num_threads, GOAL)
-    figures = {"memory_mb": resident_mb() - before_mb}
-    figures |= of_filter(index, items_ND, queries_QD)
-    figures |= of_changes(index, items_ND, queries_QD)
-    figures |= of_swap(index, queries_QD)
-    return figures | of_snapshot(index, num_threads)
+    yield {"memory_mb": resident_mb() - before_mb}
+    yield of_filter(index, items_ND, queries_QD)
+    yield of_changes(index, items_ND, queries_QD)
+    yield of_swap(index, queries_QD)
+    yield of_snapshot(index, num_threads)
 
 
 def of_filter(index: LiveIndex, items_ND: Vectors, queries_QD: Vectors) -> dict[str, float]:
@@ -87,7 +87,9 @@ def of_changes(index: LiveIndex, items_ND: Vectors, queries_QD: Vectors) -> dict
 
 
 def of_swap(index: LiveIndex, queries_QD: Vectors) -> dict[str, float]:
-    """Single queries before and during a compaction, with a removal before each: errors, and removed items answered."""
+    """Single queries before and during a compaction, with a removal and a new item before each: errors, removed items
+    answered, and changes that are lost when it is done.
+    """
     before_ms = _single_ms(index, queries_QD)
     compaction = threading.Thread(target=index.compact)
     during_ms, num_returned, num_short, turn = [], 0, 0, NUM_CHANGED
@@ -96,6 +98,7 @@ def of_swap(index: LiveIndex, queries_QD: Vectors) -> dict[str, float]:
     while compaction.is_alive():
         gone = str(turn)
         index.remove([gone])
+        index.upsert([f"new-{turn}"], queries_QD[:1])
         query_QD = queries_QD[turn % len(queries_QD)][None]
         asked_s = time.perf_counter()
         found = index.search(query_QD, K).ids[0]
@@ -104,11 +107,15 @@ def of_swap(index: LiveIndex, queries_QD: Vectors) -> dict[str, float]:
         num_short += len(found) < K
         turn += 1
     assert index.status.generation == generation + 1, index.status
+    turns = range(NUM_CHANGED, turn)
+    num_back = int(index.vectors_of([str(number) for number in turns])[1].sum())
+    num_kept = int(index.vectors_of([f"new-{number}" for number in turns])[1].sum())
     before, during = (float(np.percentile(taken, 99)) for taken in (before_ms, during_ms))
     return {
         "swap_s": time.perf_counter() - started_s,
         "swap_searches": len(during_ms),
         "swap_errors": num_returned + num_short,
+        "swap_changes_lost": num_back + len(turns) - num_kept,
         "swap_p99_ms_before": before,
         "swap_p99_ms_during": during,
         "swap_p99_ratio": during / before,
@@ -153,4 +160,5 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(life(Path(sys.argv[1]), int(sys.argv[2]))))
+    for figures in life(Path(sys.argv[1]), int(sys.argv[2])):
+        print(json.dumps(figures), flush=True)

@@ -1,0 +1,1 @@
+"""What the server knows, part by part: each is filled by following topics."""

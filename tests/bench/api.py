@@ -1,0 +1,300 @@
+"""The HTTP API: how many lists a second one server gives out on one core, and how long a request takes at a set rate.
+
+The server is a process of its own, held to one core where the system lets us. The client asks over kept connections for
+users drawn at random. At a set rate each request has a time at which it is due, and its wait counts from then on: what
+a slow answer holds up is not left out. Answers are checked: the right user, a whole list.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import uvloop
+
+from stream_app.broker import EmbeddedBroker
+from stream_app.cli._signals import terminate_as_interrupt
+from stream_app.demo import CONFIG_FILE, ITEMS_FILE, MODEL_FOLDER
+from stream_app.kafka import partition_of
+from stream_app.local_broker import with_broker
+from stream_app.preflight import ensure_topics
+from stream_app.records import RankedItem, Recommendation, encode
+from stream_app.replay.producer import send_items
+from stream_app.replay.readers import read_items
+from stream_app.role_process import RoleProcess, Worker, settings_environment, worker_command
+from stream_app.roles import SERVE
+from stream_app.settings import Settings, load_settings
+from stream_app.topics import RECOMMENDATIONS, prefixed
+from tests.bench.common import EXAMPLE, BenchResult, Figure, finish
+from tests.bench.stack import cpu_s, peak_memory_mib
+from tests.support import publish
+
+RATE_TARGET: Final = 2000.0
+P99_TARGET_MS: Final = 10.0
+
+LIST_ITEMS: Final = 20
+WARM_S: Final = 2.0
+"""Seconds of requests before those that count."""
+
+READY_WITHIN_S: Final = 120.0
+PAUSE_S: Final = 0.1
+"""Between two looks whether the server is ready, and two batches of lists."""
+
+
+@dataclass
+class Answers:
+    """What one phase saw: seconds of each good answer, how many were wrong, and how long the phase was."""
+
+    times_s: list[float] = field(default_factory=list)
+    num_wrong: int = 0
+    length_s: float = 0.0
+
+    def percentile_ms(self, percent: float) -> float:
+        """Of the times, in milliseconds."""
+        return float(np.percentile(self.times_s, percent)) * 1000 if self.times_s else float("nan")
+
+
+class Connection:
+    """One kept connection to the server.
+
+    Args:
+        host: Of the server.
+        port: Of the server.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host, self._port = host, port
+        self._reader: asyncio.StreamReader
+        self._writer: asyncio.StreamWriter
+
+    async def open(self) -> None:
+        """Connect."""
+        self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
+
+    async def get(self, path: str) -> bytes:
+        """The body of a good answer; empty for any other."""
+        self._writer.write(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        _, _, rest = head.lower().partition(b"content-length: ")
+        body = await self._reader.readexactly(int(rest.partition(b"\r\n")[0]))
+        return body if head.startswith(b"HTTP/1.1 200 ") else b""
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._writer.close()
+
+
+def is_right(body: bytes, user_id: str) -> bool:
+    """Whether an answer is a whole list of the user."""
+    if not body.startswith(b'{"user_id":"%s",' % user_id.encode()):
+        return False
+    return len(msgspec.json.decode(body)["items"]) == LIST_ITEMS
+
+
+async def as_fast_as_it_goes(connections: Sequence[Connection], users: Sequence[str], length_s: float) -> Answers:
+    """Each connection asks again as soon as it has its answer."""
+    found, begun_s = Answers(), time.perf_counter()
+
+    async def ask(connection: Connection, draw: random.Random) -> None:
+        while (sent_s := time.perf_counter()) < begun_s + length_s:
+            user_id = draw.choice(users)
+            body = await connection.get(path_of(user_id))
+            found.times_s.append(time.perf_counter() - sent_s)
+            found.num_wrong += not is_right(body, user_id)
+
+    await asyncio.gather(*(ask(one, random.Random(number)) for number, one in enumerate(connections)))
+    found.length_s = time.perf_counter() - begun_s
+    return found
+
+
+async def at_a_rate(connections: Sequence[Connection], users: Sequence[str], length_s: float, rate: float) -> Answers:
+    """Requests are due evenly; each is taken by the next free connection, and timed from when it was due."""
+    found, free = Answers(), asyncio.Queue[Connection]()
+    for connection in connections:
+        free.put_nowait(connection)
+    draw, begun_s = random.Random(0), time.perf_counter()
+
+    async def ask(connection: Connection, user_id: str, due_s: float) -> None:
+        body = await connection.get(path_of(user_id))
+        found.times_s.append(time.perf_counter() - due_s)
+        found.num_wrong += not is_right(body, user_id)
+        free.put_nowait(connection)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(round(length_s * rate)):
+            due_s = begun_s + number / rate
+            if (wait_s := due_s - time.perf_counter()) > 0:
+                await asyncio.sleep(wait_s)
+            group.create_task(ask(await free.get(), draw.choice(users), due_s))
+    found.length_s = time.perf_counter() - begun_s
+    return found
+
+
+def path_of(user_id: str) -> str:
+    """What is asked for."""
+    return f"/recommendations/{user_id}?count={LIST_ITEMS}"
+
+
+def list_records(
+    settings: Settings, users: Sequence[str], item_ids: Sequence[str], seed: int
+) -> list[tuple[str, int, bytes, bytes]]:
+    """A list for each user, of items drawn at random."""
+    draw, topic = random.Random(seed), prefixed(settings.prefix, RECOMMENDATIONS)
+    records = []
+    for place, user_id in enumerate(users):
+        items = [
+            RankedItem(item_id=item_id, score=round(draw.random(), 6), sources=["index", "popular_1d", "transition"])
+            for item_id in draw.sample(item_ids, LIST_ITEMS)
+        ]
+        made = Recommendation(
+            recommendation_id=f"{seed:04}{place:08}",
+            user_id=user_id,
+            event_ts=1_700_000_000_000,
+            partition=0,
+            offset=place,
+            release="bench",
+            index_version="bench/0",
+            epoch=0,
+            has_vector=True,
+            items=items,
+        )
+        key = user_id.encode()
+        records.append((topic, partition_of(key, settings.partitions), key, encode(made)))
+    return records
+
+
+@asynccontextmanager
+async def serving(settings: Settings, folder: Path) -> AsyncIterator[tuple[int, str, int]]:
+    """A server process, ready: its id, host and port.
+
+    Raises:
+        RuntimeError: It ended before.
+    """
+    environ = settings_environment(settings, os.environ)
+    log_file = folder / "serve.log"
+    process = await RoleProcess.start(worker_command(Worker(SERVE)), environ=environ, log_file=log_file)
+    try:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
+        if not await asyncio.wait_for(process.wait_ready(), READY_WITHIN_S):
+            raise RuntimeError(f"The server did not start; read {log_file}.")
+        host, _, port = (settings.state_path / SERVE / "address").read_text().strip(" /\n").rpartition(":")
+        host = host.removeprefix("http://")
+        await _wait_caught_up(host, int(port))
+        yield process.pid, host, int(port)
+    finally:
+        await process.stop(10)
+
+
+async def _wait_caught_up(host: str, port: int) -> None:
+    connection = Connection(host, port)
+    await connection.open()
+    async with asyncio.timeout(READY_WITHIN_S):
+        while not await connection.get("/readyz"):
+            await asyncio.sleep(PAUSE_S)
+    connection.close()
+
+
+async def _keep_publishing(settings: Settings, users: Sequence[str], item_ids: Sequence[str], per_s: int) -> None:
+    """Publish new lists at a rate, until cancelled."""
+    number = 1
+    while True:
+        due_s = time.monotonic() + PAUSE_S
+        some = random.Random(number).sample(users, min(len(users), round(per_s * PAUSE_S)))
+        await publish(settings.kafka.bootstrap_servers, list_records(settings, some, item_ids, number))
+        number += 1
+        await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured."""
+
+    num_users: int
+    num_connections: int
+    seconds: float
+    rate: float
+    lists_per_s: int
+
+
+async def measure(settings: Settings, options: Options, folder: Path) -> BenchResult:
+    """All phases, one after the other."""
+    users = [f"user-{number}" for number in range(options.num_users)]
+    item_ids = [str(item["item_id"]) for item in read_items(EXAMPLE / ITEMS_FILE)]
+    await send_items(EXAMPLE / ITEMS_FILE, settings)
+    await publish(settings.kafka.bootstrap_servers, list_records(settings, users, item_ids, 0))
+    async with serving(settings, folder) as (pid, host, port):
+        connections = [Connection(host, port) for _ in range(options.num_connections)]
+        await asyncio.gather(*(one.open() for one in connections))
+        await as_fast_as_it_goes(connections, users, WARM_S)
+        used_s = cpu_s(pid)
+        fast = await as_fast_as_it_goes(connections, users, options.seconds)
+        used_s = cpu_s(pid) - used_s
+        paced = await at_a_rate(connections, users, options.seconds, options.rate)
+        publishing = asyncio.create_task(_keep_publishing(settings, users, item_ids, options.lists_per_s))
+        busy = await at_a_rate(connections, users, options.seconds, options.rate)
+        publishing.cancel()
+        await asyncio.gather(publishing, return_exceptions=True)
+        memory_mib = peak_memory_mib(pid)
+        for connection in connections:
+            connection.close()
+    return result_of(options, fast, used_s, paced, busy, memory_mib)
+
+
+def result_of(
+    options: Options, fast: Answers, used_s: float, paced: Answers, busy: Answers, memory_mib: float | None
+) -> BenchResult:
+    """The figures."""
+    per_s = len(fast.times_s) / fast.length_s
+    figures = {
+        "requests_per_s": Figure(per_s, RATE_TARGET, "higher"),
+        "server_cpu_us_per_request": Figure(used_s / max(1, len(fast.times_s)) * 1e6),
+        "p50_ms_at_rate": Figure(paced.percentile_ms(50)),
+        "p99_ms_at_rate": Figure(paced.percentile_ms(99), P99_TARGET_MS),
+        "p99_ms_at_rate_with_new_lists": Figure(busy.percentile_ms(99), P99_TARGET_MS),
+        "wrong_answers": Figure(fast.num_wrong + paced.num_wrong + busy.num_wrong, 0, "same"),
+    }
+    if memory_mib is not None:
+        figures["server_peak_memory_mib"] = Figure(memory_mib)
+    return BenchResult("api", figures, {"options": vars(options)})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the measurement; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", type=int, default=5000, help="users that are asked for")
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of each phase")
+    parser.add_argument("--rate", type=float, default=RATE_TARGET, help="requests a second where the rate is set")
+    parser.add_argument("--lists-per-s", type=int, default=500, help="new lists a second in the last phase")
+    given = parser.parse_args(arguments)
+    options = Options(given.users, given.connections, given.seconds, given.rate, given.lists_per_s)
+    temporary = tempfile.TemporaryDirectory(prefix="sliceflow-bench-")
+    with temporary as name, terminate_as_interrupt(), EmbeddedBroker(None) as broker:
+        overrides = {
+            "state_dir": name,
+            "model": str(EXAMPLE / MODEL_FOLDER),
+            "serve_port": 0,
+            "serve_requests_per_s": 1_000_000,
+        }
+        own = load_settings(EXAMPLE / CONFIG_FILE, environ={}, overrides=overrides)
+        settings = with_broker(own, broker.bootstrap_servers)
+        ensure_topics(settings, create=True)
+        result = uvloop.run(measure(settings, options, Path(name)))
+    return finish(result)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
