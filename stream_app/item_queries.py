@@ -23,8 +23,8 @@ CANDIDATES: Final = 10
 """Items looked at for each one wanted. The index finds those of greatest inner product, which favours long vectors
 (items that are touched much); what is near by direction is among many of them."""
 
-MIN_CANDIDATES: Final = 5000
-"""At least so many are looked at, which takes some milliseconds: a catalogue up to this size is searched whole. New
+MIN_CANDIDATES: Final = 2000
+"""At least so many are looked at, in some 15 ms: a catalogue up to this size is searched whole. New
 items have the shortest vectors, so in a much larger one those that are near by direction alone may be missed."""
 
 USER_SHARE: Final = 0.3
