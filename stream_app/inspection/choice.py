@@ -22,7 +22,6 @@ from stream_app.stages.listing import (
     KnownItems,
     ListRule,
     ScorerInForce,
-    index_version,
     make_list,
     queries_of,
     search_of,
@@ -86,6 +85,7 @@ class Recommender:
         rule: What lists are made with.
         is_available: Whether an item may be listed.
         scorer: The scorer in force.
+        version: Names what is in the index.
     """
 
     settings: Settings
@@ -94,6 +94,7 @@ class Recommender:
     rule: ListRule
     is_available: Callable[[str], bool]
     scorer: ScorerInForce
+    version: str
 
     @property
     def weights(self) -> dict[str, float]:
@@ -106,7 +107,7 @@ class Recommender:
         search = search_of([user_id], {user_id: user.profile}, self.rule.candidates)
         ids = self.index.search(search.vectors_UD, max(search.limits)).ids if len(self.index) else [[]]
         query = queries_of(search, {user_id: user.profile}, ids)[user_id]
-        items = KnownItems(index_version(self.rule.release, len(self.index)), self.is_available, self.index.vectors_of)
+        items = KnownItems(self.version, self.is_available, self.index.vectors_of)
         made = make_list(user.asked, query, trends, items, self.rule, self.scorer)
         seen, offered = _Watched(query.seen), _Refused(self.is_available)
         found = gather(replace(query, seen=seen), trends, self.rule.candidates, offered, self.index.vectors_of)

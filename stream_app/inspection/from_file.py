@@ -164,7 +164,7 @@ def _snapshot(
         walk.go_up_to(answered.join_epoch, left_out, on_read)
         trends = roles.trends_at(answered.join_epoch)
         scorer = scoring.in_force(rule.score.joined(answered.join_epoch))
-    recommender = Recommender(settings, encoder, roles.index, rule, catalogue.is_available, scorer)
+    recommender = Recommender(settings, encoder, roles.index, rule, catalogue.is_available, scorer, version)
     return snapshot_of(found.traced, trends, BY_OWN_EPOCH, recommender, NOTHING_PUBLISHED), recommender
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from index import build_index
 from stream_app.inspection.catalogue import Catalogue, read_catalogue
 from stream_app.inspection.choice import Recommender
 from stream_app.inspection.published import OnRead, PublishedTopics, TrendsAsOf, published_of
@@ -23,7 +22,9 @@ from stream_app.inspection.report import (
 from stream_app.inspection.trace import Trace, trace
 from stream_app.inspection.user_log import UserLog
 from stream_app.inspection.what_if import ActivityChange, activity_change, count_again, without_places
-from stream_app.models import list_rule, load_encoder, served_model
+from stream_app.item_loading import load_items
+from stream_app.item_view import ItemView
+from stream_app.models import ServedModel, list_rule, load_encoder, served_model
 from stream_app.records import ActivityRecord, Recommendation, SliceRecord, TrendRecord
 from stream_app.settings import Settings
 from stream_app.settings_rules import clean_rules, score_rule, trend_rule
@@ -92,6 +93,7 @@ class _Facts:
     change: ActivityChange
     activity: Sequence[ActivityRecord]
     catalogue: Catalogue
+    items: ItemView
     notes: list[str]
 
 
@@ -116,11 +118,14 @@ def inspect_topics(
         ModelError: The model is missing, damaged, or trained for other settings.
     """
     encoder = load_encoder(settings)
-    facts = asyncio.run(_read(settings, question, encoder.release, on_read))
-    index = build_index("faiss", encoder.dim, encoder.release)
-    index.upsert(*encoder.item_vectors())
-    rule = list_rule(settings, served_model(settings))
-    recommender = Recommender(settings, encoder, index, rule, facts.catalogue.is_available, ScorerInForce(rule.scorer))
+    model = served_model(settings)
+    facts = asyncio.run(_read(settings, question, model, on_read))
+    rule = list_rule(settings, model)
+    view, scorer = facts.items, ScorerInForce(rule.scorer)
+    if len(view.place.items_offsets) < settings.partitions:
+        # The encode role has not published this release yet; it would begin with these.
+        view.index.upsert(*encoder.item_vectors())
+    recommender = Recommender(settings, encoder, view.index, rule, facts.catalogue.is_available, scorer, view.version)
     notes = [*facts.notes, *_notes(facts, settings)]
     snapshot, used = _snapshot(facts, facts.user.traced, recommender, facts.published, {})
     without = None
@@ -142,7 +147,8 @@ def inspect_topics(
     ), facts.catalogue
 
 
-async def _read(settings: Settings, question: Question, release: str, on_read: OnRead) -> _Facts:
+async def _read(settings: Settings, question: Question, model: ServedModel, on_read: OnRead) -> _Facts:
+    release = model.release
     async with TopicReader(settings, timeout_s=READ_WITHIN_S) as reader:
         topics = PublishedTopics(settings, reader, on_read)
         partition = await topics.partition_of_user(question.user_id)
@@ -168,6 +174,7 @@ async def _read(settings: Settings, question: Question, release: str, on_read: O
             change=change,
             activity=await topics.activity_of(change.items),
             catalogue=read_catalogue(await topics.catalogue_records()),
+            items=(await load_items(settings, model, "faiss")).view,
             notes=notes,
         )
 

@@ -37,7 +37,8 @@ def recommender() -> Recommender:
     index = build_index("faiss", encoder.dim, encoder.release)
     index.upsert(ids[:3], vectors_ID[:3])
     rule = list_rule(settings, served_model(settings))
-    return Recommender(settings, encoder, index, rule, lambda item_id: item_id != "sold", ScorerInForce(rule.scorer))
+    scorer = ScorerInForce(rule.scorer)
+    return Recommender(settings, encoder, index, rule, lambda item_id: item_id != "sold", scorer, "m/3")
 
 
 @pytest.fixture(scope="module")
