@@ -7,7 +7,6 @@ found on the topic itself, since a replay sends the same records in the same ord
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -62,6 +61,10 @@ class PlaceFile:
         self.path: Path = settings.state_path / "replays" / f"{topic}-{digest}.json"
         self._written_s = -WRITE_EVERY_S
 
+    @property
+    def _partial(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.partial")
+
     def read(self) -> Place:
         """The place that was kept.
 
@@ -92,11 +95,10 @@ class PlaceFile:
         if not is_due and now_s - self._written_s < WRITE_EVERY_S:
             return
         self._written_s = now_s
-        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(msgspec.json.encode(place))
-            partial.replace(self.path)
+            self._partial.write_bytes(msgspec.json.encode(place))
+            self._partial.replace(self.path)
         except OSError as error:
             raise UsageError(
                 f"The place of the replay cannot be kept in {self.path}: {error.strerror or error}.",
@@ -104,8 +106,9 @@ class PlaceFile:
             ) from error
 
     def remove(self) -> None:
-        """The replay is done."""
+        """The replay is done. A process that was killed as it wrote may have left half a file."""
         self.path.unlink(missing_ok=True)
+        self._partial.unlink(missing_ok=True)
 
 
 @dataclass

@@ -158,7 +158,7 @@ def test_a_loop_is_blocked_from_the_first_callback_that_it_does_not_call() -> No
         loop.call_soon_threadsafe(go_on.wait)
         wait_until(lambda: pulse.ask(3.0) == 0.0 and pulse.ask(4.0) == 1.0)
         assert pulse.ask(9.5) == 6.5
-        assert pulse.stack()[-1].name == "wait"
+        wait_until(lambda: pulse.stack()[-1].name == "wait")
     finally:
         go_on.set()
         loop.call_soon_threadsafe(loop.stop)

@@ -55,7 +55,22 @@ def test_a_place_is_kept_and_forgotten(tmp_path: Path) -> None:
     assert file.read().num_rows == 9
     assert [path.name for path in file.path.parent.iterdir()] == [file.path.name]
     file.remove()
-    assert not file.path.exists()
+    assert not list(file.path.parent.iterdir())
+
+
+def test_what_a_killed_process_left_goes_with_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = PlaceFile(Settings(state_dir=str(tmp_path)), "events", "log.ndjson")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", _die)
+        file.write(place_of(), is_due=True)
+    assert len(list(file.path.parent.iterdir())) == 1
+    file.remove()
+    assert not list(file.path.parent.iterdir())
+
+
+def _die(*_: object) -> None:
+    """Stands for a kill just before the file is put into its place."""
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"format":2,"identity":{},"num_rows":1,"ends":{},"before":{}}'])
