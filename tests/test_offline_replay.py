@@ -30,6 +30,8 @@ from tests.replay_cases import (
     sample_rows,
 )
 
+pytestmark = pytest.mark.slow
+
 CUTS = st.sets(st.integers(1, 30), max_size=12)
 PARTITIONS = st.integers(2, 7)
 

@@ -46,6 +46,7 @@ def test_agrees_with_the_oracle(runtime: SliceEncoderRuntime, model_folder: Path
     assert (runtime.release, runtime.dim) == (oracle.release, oracle.dim)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(rows=st.lists(st.integers(0, NUM_SLICES - 1), max_size=150))
 def test_a_row_does_not_depend_on_its_batch(runtime: SliceEncoderRuntime, rows: list[int]) -> None:

@@ -147,6 +147,7 @@ def _margin(text: TransformerText, pairs: Sequence[tuple[str, str]]) -> float:
     return float(cosines[is_pair].mean() - cosines[~is_pair].mean())
 
 
+@pytest.mark.slow
 def test_adapters_bring_texts_together_that_belong_together(bert: Path) -> None:
     text = TransformerText.load(str(bert))
     identity = text.identity

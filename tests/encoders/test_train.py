@@ -81,6 +81,7 @@ def test_memory_carries_what_the_slice_does_not() -> None:
     assert quality > 0.9, f"validation NDCG@10 is {quality:.3f}, at most about .57 without a memory"
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes(tmp_path: Path) -> None:
     histories = cyclic_histories(num_users=60, num_events=24)
     first, second, other = (train(histories, replace(QUICK, seed=seed)) for seed in (1, 1, 2))
@@ -99,6 +100,7 @@ def test_training_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_kept() -> None:
     histories = cyclic_histories(num_users=60, num_events=24)
     config = replace(QUICK, max_epochs=6, patience_epochs=2, optimisation=Optimisation(learning_rate=0.03))

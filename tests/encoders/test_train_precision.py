@@ -14,6 +14,8 @@ from encoders.trained import TrainedModel
 from encoders.training_config import Objective, TrainConfig
 from tests.encoders.cases import MINUTE_MS, cyclic_histories, cyclic_vocabulary
 
+pytestmark = pytest.mark.slow
+
 CONFIG = TrainConfig(slice_events=8, max_epochs=2, patience_epochs=0, batch_events=256)
 
 

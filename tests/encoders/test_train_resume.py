@@ -16,6 +16,8 @@ from encoders.training_config import Optimisation, TrainConfig
 from encoders.training_state import STATE_FILE, TENSORS_FILE, CheckpointError
 from tests.encoders.cases import MINUTE_MS, cyclic_histories, cyclic_vocabulary
 
+pytestmark = pytest.mark.slow
+
 SPLIT_MS = 20 * MINUTE_MS
 CONFIG = TrainConfig(slice_events=8, max_epochs=4, batch_events=512, optimisation=Optimisation(average_share=0.1))
 HISTORIES = cyclic_histories(num_users=60, num_events=24)

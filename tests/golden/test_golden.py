@@ -75,6 +75,7 @@ def busy_users(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_sample_comes_to_the_golden_lists_and_slices(busy_users: Path, update_golden: bool) -> None:
     golden = GOLDEN / "movietweetings.ndjson"
     options = ["--record", str(golden)] if update_golden else ["--check", str(golden)]

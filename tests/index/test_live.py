@@ -240,6 +240,7 @@ def test_several_threads_answer_as_one_does() -> None:
     assert answers[0] == answers[1]
 
 
+@pytest.mark.slow
 def test_recall_reaches_the_goal_at_a_size_where_parts_matter() -> None:
     options = LiveOptions(sizes=SizeRule(flat=1000, kind="ivf"), goal=RecallGoal(0.95, 0.95), compacts_itself=False)
     index, oracle = LiveIndex(16, "r1", options), ExactIndex(16, "r1")

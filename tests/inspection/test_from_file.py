@@ -19,6 +19,8 @@ from stream_app.replay.readers import Row, open_log
 from stream_app.settings import Settings
 from tests.replay_cases import MINUTE_MS, START_MS, demo_settings, replayed, row_of, sample_rows
 
+pytestmark = pytest.mark.slow
+
 NUM_EVENTS = 700
 
 

@@ -77,6 +77,7 @@ def test_it_learns_what_people_take() -> None:
     assert ndcg(BLANK, unseen) < 0.5 * best
 
 
+@pytest.mark.slow
 def test_it_learns_that_a_feature_counts_for_some_users_only() -> None:
     """What no weighted sum can: the sign of the first feature is that of the user's."""
 
