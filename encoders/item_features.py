@@ -126,6 +126,11 @@ class FeatureSpec:
         """Whether no feature is used, so that items are their ids and nothing else."""
         return self == FeatureSpec()
 
+    @property
+    def reads_words(self) -> bool:
+        """Whether words make a difference, so that any text has a vector among those of the items."""
+        return bool(self.text_dim or self.word_buckets)
+
 
 @dataclass(frozen=True)
 class ItemFeatures:

@@ -38,8 +38,7 @@ class ItemReader:
     @property
     def reads_words(self) -> bool:
         """Whether words make a difference to the encoder's items, so that any text has a vector."""
-        spec = self._encoder.spec.dims.items
-        return bool(spec.text_dim or spec.word_buckets)
+        return self._encoder.spec.dims.items.reads_words
 
     def read(self, contents: Sequence[ItemContent]) -> tuple[ItemFeatures, dict[int, str]]:
         """The features of N items, and the position and reason of each one whose picture cannot be used.

@@ -59,8 +59,6 @@ class HeldItems:
         return await loop.run_in_executor(self._executor, self._ids, search.vectors_UD, max(search.limits))
 
     def _ids(self, vectors_UD: npt.NDArray[np.float32], num_items: int) -> list[list[str]]:
-        if not len(self._view.index):
-            return [[] for _ in vectors_UD]
         begun_s = time.perf_counter()
         ids = self._view.index.search(vectors_UD, num_items).ids
         self._note_search(len(vectors_UD), time.perf_counter() - begun_s)

@@ -124,8 +124,6 @@ class ItemQueries:
         exclude: Collection[str],
     ) -> list[NearItem]:
         """The best by the weighted sum of cosines, of what the index gives for the first of the vectors asked."""
-        if not len(self._index):
-            return []
         wanted = max(MIN_CANDIDATES, CANDIDATES * count)
         found = self._index.search(asked_MD[:1], wanted, filter=filter, exclude=[exclude]).ids[0]
         ids = [item_id for item_id in found if self._is_available(item_id)]

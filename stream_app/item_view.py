@@ -114,9 +114,14 @@ class ItemView:
         """Go on at a place up to which the index holds everything already; before anything is followed."""
         self._place = place
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all vectors of the release's trained items are in the index."""
+        return len(self._place.items_offsets) == self._num_partitions
+
     async def wait_complete(self, report: Callable[[str], None]) -> None:
         """Wait until all vectors of the release are in the index."""
-        while len(self._place.items_offsets) < self._num_partitions:
+        while not self.is_complete:
             self._changed.clear()
             try:
                 await asyncio.wait_for(self._changed.wait(), REPORT_S)

@@ -41,6 +41,14 @@ class PartitionLag:
     lag: int
 
 
+def records_behind(start: int, end: int, committed: int | None) -> int:
+    """Records that a group has yet to read of a partition that holds offsets from `start` to `end`.
+
+    Retention may have taken records that the group never read: they are no lag any more.
+    """
+    return max(0, end - max(start, start if committed is None else committed))
+
+
 def group_name(settings: Settings, role: str) -> str:
     """The consumer group of a role."""
     return f"{settings.prefix}sliceflow-{role}"
@@ -65,10 +73,8 @@ async def _lag_of(settings: Settings, group: str, topics: Sequence[str]) -> list
     async with TopicReader(settings) as reader:
         for topic in topics:
             for partition, (start, end) in sorted((await reader.bounds(topic)).items()):
-                # Retention may have taken records that the group never read: they are no lag any more.
                 offset = committed.get((topic, partition))
-                behind = max(0, end - max(start, offset if offset is not None else start))
-                lags.append(PartitionLag(topic, partition, offset, end, behind))
+                lags.append(PartitionLag(topic, partition, offset, end, records_behind(start, end, offset)))
     return lags
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from stream_app.kafka import admin_client
-from stream_app.lag import committed_offsets, group_name
+from stream_app.lag import committed_offsets, group_name, records_behind
 from stream_app.roles import ROLE_INPUTS
 from stream_app.settings import Settings
 from stream_app.topic_reader import TopicReader
@@ -75,7 +75,7 @@ class RoleRates:
     async def _rate_of(self, role: str, bounds: Mapping[str, Mapping[int, tuple[int, int]]], topic: str) -> RoleRate:
         committed = await committed_offsets(self._admin, group_name(self._settings, role))
         done = {partition: committed.get((topic, partition), start) for partition, (start, _) in bounds[topic].items()}
-        lag = sum(max(0, end - max(start, done[partition])) for partition, (start, end) in bounds[topic].items())
+        lag = sum(records_behind(start, end, done[partition]) for partition, (start, end) in bounds[topic].items())
         now_s, total = time.monotonic(), sum(done.values())
         before, before_s = self._before.get(role, (total, now_s))
         self._before[role] = (total, now_s)

@@ -24,6 +24,20 @@ Seconds = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 
 
+SECRET_FIELDS = frozenset({"sasl_password", "serve_token"})
+"""The settings whose value is never shown."""
+
+
+def masked(field: str, value: Any) -> Any:
+    """The value of a field as it may be shown."""
+    return "***" if field in SECRET_FIELDS and value else value
+
+
+def _shown(struct: msgspec.Struct) -> str:
+    fields = ", ".join(f"{name}={masked(name, getattr(struct, name))!r}" for name in struct.__struct_fields__)
+    return f"{type(struct).__name__}({fields})"
+
+
 class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to reach Kafka. Secrets come from files or the environment and are masked in every print."""
 
@@ -39,9 +53,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ssl_keyfile: Annotated[str, Meta(description="PEM file of the client key")] = ""
 
     def __repr__(self) -> str:
-        shown = {name: getattr(self, name) for name in self.__struct_fields__}
-        shown["sasl_password"] = "***" if self.sasl_password else ""
-        return f"KafkaSettings({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
+        return _shown(self)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,9 +124,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 5000
 
     def __repr__(self) -> str:
-        shown = {name: getattr(self, name) for name in self.__struct_fields__}
-        shown["serve_token"] = "***" if self.serve_token else ""
-        return f"Settings({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
+        return _shown(self)
 
     @property
     def epoch_ms(self) -> int:

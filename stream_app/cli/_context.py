@@ -54,10 +54,40 @@ def resolve_settings(ctx: click.Context) -> Settings:
 
 def read_address(settings: Settings) -> str:
     """The embedded broker's address; empty where none is written."""
+    return written_in(address_file(settings))
+
+
+def written_in(file: Path) -> str:
+    """The line that a running process wrote to a file; empty where there is none."""
     try:
-        return address_file(settings).read_text("utf-8").strip()
+        return file.read_text("utf-8").strip()
     except FileNotFoundError:
         return ""
+
+
+def begin_process(ctx: click.Context, *, end_with_stdin: bool) -> Settings:
+    """What comes first in a process that runs until it is stopped: its log is set up, and its settings are resolved.
+
+    Args:
+        ctx: Of the command.
+        end_with_stdin: Whether it is to stop when standard input ends.
+
+    Raises:
+        SettingsError: The settings are wrong.
+        KafkaUnreachableError: No broker is named, and no embedded one runs.
+    """
+    # Imported here, as in `reachable_settings`.
+    from stream_app.logs import set_up_logging
+
+    if end_with_stdin:
+        from stream_app.lifeline import end_with_parent
+
+        end_with_parent()
+    options = ctx.find_object(Globals) or Globals()
+    set_up_logging(debug=options.debug)
+    settings = resolve_settings(ctx)
+    set_up_logging(debug=options.debug, as_json=settings.log_json)
+    return settings
 
 
 def reachable_settings(ctx: click.Context) -> Settings:

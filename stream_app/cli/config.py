@@ -12,10 +12,7 @@ from rich.table import Table
 
 from stream_app.cli import Globals
 from stream_app.cli._context import echo_json, plain_settings
-from stream_app.settings import ENV_PREFIX, KafkaSettings, Settings, settings_sources
-
-SECRETS: Final = frozenset({"kafka.sasl_password", "serve_token"})
-"""The settings whose value is never shown."""
+from stream_app.settings import ENV_PREFIX, KafkaSettings, Settings, masked, settings_sources
 
 DEFAULT: Final = "default"
 
@@ -79,9 +76,9 @@ def described(settings: Settings) -> Iterator[tuple[str, Any, str]]:
     """Name, value and meaning of each setting, in the order of the file; secrets as ``***``."""
     for name, value, text in _fields(settings):
         if isinstance(value, KafkaSettings):
-            yield from ((f"{name}.{inner}", _masked(f"{name}.{inner}", at), said) for inner, at, said in _fields(value))
+            yield from ((f"{name}.{inner}", masked(inner, at), said) for inner, at, said in _fields(value))
         else:
-            yield name, _masked(name, value), text
+            yield name, masked(name, value), text
 
 
 def _fields(struct: msgspec.Struct) -> Iterator[tuple[str, Any, str]]:
@@ -94,10 +91,6 @@ def _description(hint: Any) -> str:
     # An annotated type in an annotated type is flat here; the description is in whichever note has one.
     found = [note.description for note in get_args(hint) if isinstance(note, msgspec.Meta) and note.description]
     return found[-1] if found else ""
-
-
-def _masked(name: str, value: Any) -> Any:
-    return "***" if name in SECRETS and value else value
 
 
 def _variable(name: str) -> str:

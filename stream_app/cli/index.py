@@ -45,7 +45,7 @@ def command() -> None:
 def status(ctx: click.Context, as_json: bool) -> None:
     """Show what is in the index; exit code 1 where vectors of the release are missing."""
     settings = reachable_settings(ctx)
-    facts = _facts(asyncio.run(load_items(settings, served_model(settings), settings.index_kind)), settings)
+    facts = _facts(_loaded(settings), settings)
     if as_json:
         echo_json(facts)
     else:
@@ -81,7 +81,7 @@ def build(ctx: click.Context, out: Path | None, as_json: bool) -> None:
 def check(ctx: click.Context, as_json: bool) -> None:
     """Compare the index with exact search: recall and time of a search; exit code 1 below a recall of .95."""
     settings = reachable_settings(ctx)
-    loaded = asyncio.run(load_items(settings, served_model(settings), settings.index_kind))
+    loaded = _loaded(settings)
     if not len(loaded.view.index):
         raise _empty(settings)
     found = check_index(loaded.view.index)
@@ -101,9 +101,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
 def similar(ctx: click.Context, item: str, count: int, as_json: bool) -> None:
     """Show the items nearest to ITEM, by the cosine of their vectors."""
     settings = reachable_settings(ctx)
-    loaded = asyncio.run(load_items(settings, served_model(settings), settings.index_kind))
-    near = ItemQueries(loaded.view.index, loaded.view.is_available).similar(item, count)
-    _show(settings, item, near, as_json)
+    _show(settings, item, _queries(settings).similar(item, count), as_json)
 
 
 @command.command("search")
@@ -121,19 +119,26 @@ def search(ctx: click.Context, text: str, count: int, as_json: bool) -> None:
         raise SliceflowError(
             f"No word of {text!r} means anything to the model.", mend="use words that titles or tags have"
         )
-    loaded = asyncio.run(load_items(settings, served_model(settings), settings.index_kind))
-    near = ItemQueries(loaded.view.index, loaded.view.is_available).search(text_D, count)
-    _show(settings, text, near, as_json)
+    _show(settings, text, _queries(settings).search(text_D, count), as_json)
+
+
+def _loaded(settings: Settings) -> LoadedItems:
+    return asyncio.run(load_items(settings, served_model(settings), settings.index_kind))
+
+
+def _queries(settings: Settings) -> ItemQueries:
+    view = _loaded(settings).view
+    return ItemQueries(view.index, view.is_available)
 
 
 def _facts(loaded: LoadedItems, settings: Settings) -> dict[str, Any]:
-    index, place = loaded.view.index, loaded.view.place
+    index = loaded.view.index
     return {
         "release": index.release,
         "index_kind": settings.index_kind,
         "items": len(index),
         "dim": index.dim,
-        "complete": len(place.items_offsets) == settings.partitions,
+        "complete": loaded.view.is_complete,
         "catalogue_records_behind": loaded.catalogue_behind,
         "refused": dict(loaded.view.refused),
         "version": loaded.view.version,

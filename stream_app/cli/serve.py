@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stream_app.cli import Globals
-from stream_app.cli._context import echo_json, resolve_settings
+from stream_app.cli._context import begin_process, echo_json, written_in
 from stream_app.cli._signals import stop_event
 from stream_app.roles import SERVE
 
@@ -27,20 +26,12 @@ def command(ctx: click.Context, any_port: bool, end_with_stdin: bool) -> None:
     It answers from what it holds by following the topics; it writes events alone. It prints one line of JSON with the
     address when it is ready, and its log on stderr. Bound to another address than this machine's own it needs a token.
     """
-    if end_with_stdin:
-        from stream_app.lifeline import end_with_parent
-
-        end_with_parent()
+    settings = begin_process(ctx, end_with_stdin=end_with_stdin)
     # Imported here, so that the command's help does not wait for Kafka's client.
     import uvloop
 
-    from stream_app.logs import set_up_logging
     from stream_app.preflight import ensure_topics
 
-    options = ctx.find_object(Globals) or Globals()
-    set_up_logging(debug=options.debug)
-    settings = resolve_settings(ctx)
-    set_up_logging(debug=options.debug, as_json=settings.log_json)
     ensure_topics(settings, create=True)
     try:
         uvloop.run(_serve(settings, any_port=any_port))
@@ -50,10 +41,7 @@ def command(ctx: click.Context, any_port: bool, end_with_stdin: bool) -> None:
 
 def page_address(settings: Settings) -> str:
     """The address of the page, as the server that runs on this state folder wrote it; empty where none does."""
-    try:
-        return address_file(settings).read_text("utf-8").strip()
-    except FileNotFoundError:
-        return ""
+    return written_in(address_file(settings))
 
 
 def address_file(settings: Settings) -> Path:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stream_app.cli import Globals
-from stream_app.cli._context import echo_json, resolve_settings
+from stream_app.cli._context import begin_process, echo_json
 from stream_app.roles import ROLES
 
 if TYPE_CHECKING:
@@ -36,17 +35,7 @@ def command(ctx: click.Context, role: str, instance: int, end_with_stdin: bool) 
     It prints one line of JSON when it is ready, and its log on stderr. Further workers of a role share its
     partitions; each needs its own --instance on a machine.
     """
-    if end_with_stdin:
-        from stream_app.lifeline import end_with_parent
-
-        end_with_parent()
-    from stream_app.logs import set_up_logging
-
-    options = ctx.find_object(Globals) or Globals()
-    set_up_logging(debug=options.debug)
-    settings = resolve_settings(ctx)
-    set_up_logging(debug=options.debug, as_json=settings.log_json)
-    ctx.exit(run_worker(settings, role, instance))
+    ctx.exit(run_worker(begin_process(ctx, end_with_stdin=end_with_stdin), role, instance))
 
 
 def run_worker(settings: Settings, role: str, instance: int) -> int:

@@ -6,13 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
-from stream_app.records import Item
+from stream_app.item_contents import read_item
 from stream_app.replay.producer import item_record
 from stream_app.replay.readers import read_items
-
-_ITEM = msgspec.json.Decoder(Item)
+from stream_app.stages.clean import Rejection
 
 
 @dataclass(frozen=True)
@@ -34,16 +31,12 @@ def read_catalogue(records: Iterable[tuple[bytes | None, bytes | None]]) -> Cata
     """
     catalogue = Catalogue()
     for key, value in records:
-        item_id = (key or b"").decode("utf-8", "replace")
-        if value is None:
-            catalogue.available[item_id] = False
+        read = read_item(key, value)
+        if isinstance(read, Rejection):
             continue
-        try:
-            item = _ITEM.decode(value)
-        except msgspec.MsgspecError:
-            continue
-        catalogue.available[item_id] = item.available
-        if item.title:
+        item_id, item = read
+        catalogue.available[item_id] = item is not None and item.available
+        if item is not None and item.title:
             catalogue.titles[item_id] = item.title
     return catalogue
 

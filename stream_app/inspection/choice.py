@@ -105,7 +105,7 @@ class Recommender:
         """Make the list of a user with these trends, and tell everything that led to it."""
         user_id = user.asked.user_id
         search = search_of([user_id], {user_id: user.profile}, self.rule.candidates)
-        ids = self.index.search(search.vectors_UD, max(search.limits)).ids if len(self.index) else [[]]
+        ids = self.index.search(search.vectors_UD, max(search.limits)).ids
         query = queries_of(search, {user_id: user.profile}, ids)[user_id]
         items = KnownItems(self.version, self.is_available, self.index.vectors_of)
         made = make_list(user.asked, query, trends, items, self.rule, self.scorer)

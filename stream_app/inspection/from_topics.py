@@ -122,7 +122,7 @@ def inspect_topics(
     facts = asyncio.run(_read(settings, question, model, on_read))
     rule = list_rule(settings, model)
     view, scorer = facts.items, ScorerInForce(rule.scorer)
-    if len(view.place.items_offsets) < settings.partitions:
+    if not view.is_complete:
         # The encode role has not published this release yet; it would begin with these.
         view.index.upsert(*encoder.item_vectors())
     recommender = Recommender(settings, encoder, view.index, rule, facts.catalogue.is_available, scorer, view.version)

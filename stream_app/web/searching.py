@@ -6,13 +6,16 @@ Shapes: D dimensions, N items.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from stream_app import item_queries
 from stream_app.item_queries import USER_SHARE, cosines
 from stream_app.web.answers import NearItem, SearchAnswer
+from stream_app.web.state.catalogue import Catalogue
 from stream_app.web.state.held import Held
 
 MAX_FOUND: Final = 5000
@@ -25,10 +28,7 @@ def search_meaning(
     """The available items whose vectors are nearest to that of the text, see `ItemQueries.search`."""
     user_D = None if user_id is None else user_vector(held, user_id)
     near = held.items.search(text_D, count, user_D=user_D)
-    items = [
-        NearItem(item_id=one.item_id, title=held.catalogue.title(one.item_id), score=round(one.score, 4))
-        for one in near
-    ]
+    items = titled(held.catalogue, near)
     return SearchAnswer(query=text, personalised=user_D is not None, by="text-tower", items=items)
 
 
@@ -49,11 +49,15 @@ def search_words(held: Held, text: str, user_id: str | None, count: int) -> Sear
         for item_id, taste in zip(best, cosines(vectors_ND, user_D[None])[:, 0].tolist(), strict=True):
             scores[item_id] += USER_SHARE * taste
     order = sorted(best, key=lambda item_id: (-scores[item_id], item_id))[:count]
-    items = [
-        NearItem(item_id=item_id, title=held.catalogue.title(item_id), score=round(scores[item_id], 4))
-        for item_id in order
-    ]
+    items = titled(held.catalogue, [item_queries.NearItem(item_id, scores[item_id]) for item_id in order])
     return SearchAnswer(query=text, personalised=user_D is not None, by="words", items=items)
+
+
+def titled(catalogue: Catalogue, near: Iterable[item_queries.NearItem]) -> list[NearItem]:
+    """Items that were found, as they are answered."""
+    return [
+        NearItem(item_id=one.item_id, title=catalogue.title(one.item_id), score=round(one.score, 4)) for one in near
+    ]
 
 
 def user_vector(held: Held, user_id: str) -> npt.NDArray[np.float32] | None:

@@ -7,12 +7,11 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Final
 
-from index import ItemIndex
 from stream_app.models import list_rule, served_model
 from stream_app.records import Event, Recommendation, SliceRecord
 from stream_app.settings import Settings
 from stream_app.settings_rules import slicing_rule
-from stream_app.stages.listing import KnownItems, ListRule, Search, make_list, queries_of, search_of, take_vectors
+from stream_app.stages.listing import KnownItems, ListRule, make_list, queries_of, search_of, take_vectors
 from stream_app.stages.profile import UserProfile
 from stream_app.stages.slicing import UserHistory, apply_event, events_before, slice_record
 from stream_app.web.encoder import LazyEncoder
@@ -52,7 +51,7 @@ class Sessions:
         profiles: dict[str, UserProfile] = {}
         asked = take_vectors(vectors, profiles, held.model.release)
         search = search_of([NOBODY], profiles, self._settings.candidates)
-        found = await self._compute(lambda: _found(held.index, search))
+        found = await self._compute(lambda: held.index.search(search.vectors_UD, max(search.limits)).ids)
         query = queries_of(search, profiles, found)[NOBODY]
         items = KnownItems(held.item_view.version, held.item_view.is_available, held.index.vectors_of)
         in_force = held.running.in_force(self._rule.scorer)
@@ -61,10 +60,6 @@ class Sessions:
     @cached_property
     def _rule(self) -> ListRule:
         return list_rule(self._settings, served_model(self._settings))
-
-
-def _found(index: ItemIndex, search: Search) -> Found:
-    return index.search(search.vectors_UD, max(search.limits)).ids if len(index) else [[]]
 
 
 def session_slices(events: list[Event], settings: Settings) -> list[SliceRecord]:

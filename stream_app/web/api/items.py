@@ -12,13 +12,12 @@ from stream_app.web.answers import (
     Follower,
     ItemAnswer,
     ItemsAnswer,
-    NearItem,
     SearchAnswer,
     SimilarAnswer,
 )
 from stream_app.web.calls import Call
 from stream_app.web.problems import Problem
-from stream_app.web.searching import search_meaning, search_words
+from stream_app.web.searching import search_meaning, search_words, titled
 from stream_app.web.state.held import Held
 
 NUM_FOLLOWERS = 10
@@ -86,13 +85,7 @@ async def similar(call: Call) -> SimilarAnswer:
             raise _unknown(item_id)
         return SimilarAnswer(item_id=item_id, items=[])
     near = await call.service.compute(lambda: held.items.similar(item_id, query.count))
-    return SimilarAnswer(
-        item_id=item_id,
-        items=[
-            NearItem(item_id=other.item_id, title=held.catalogue.title(other.item_id), score=round(other.score, 4))
-            for other in near
-        ],
-    )
+    return SimilarAnswer(item_id=item_id, items=titled(held.catalogue, near))
 
 
 async def browse(call: Call) -> ItemsAnswer:

@@ -59,7 +59,7 @@ def model_facts(settings: Settings) -> ModelFacts:
         curve=[_point(epoch) for epoch in spec.training.get("curve", ())],
         evaluation=None if report is None else [_row(report, place) for place in range(len(report.methods))],
         trained_items=items,
-        reads_words=bool(spec.dims.items.text_dim or spec.dims.items.word_buckets),
+        reads_words=spec.dims.items.reads_words,
     )
 
 
