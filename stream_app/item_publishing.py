@@ -154,8 +154,7 @@ class ItemPublisher:
         if share.next_offset is not None:
             return
         await self._outbox.publish([share.restart()], owned.writer)
-        for start in range(0, len(owned.trained), TRAINED_AT_ONCE):
-            places = owned.trained[start : start + TRAINED_AT_ONCE]
+        for places in in_parts(owned.trained, TRAINED_AT_ONCE):
             records = share.trained([self._ids[place] for place in places], self._vectors_ND[places])
             await self._outbox.publish(records, owned.writer)
         await self._outbox.publish([share.marker(0)], owned.writer)

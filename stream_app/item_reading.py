@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from encoders.item_features import ItemContent
 from stream_app.errors import ModelError
+from stream_app.item_share import in_parts
 from stream_app.models import as_model_error, load_encoder, model_folder
 from stream_app.settings import Settings
 
@@ -88,9 +89,7 @@ def judged(ids: Sequence[str], vectors_ND: npt.NDArray[np.float32], unusable: Ma
 
 def catalogue_vectors(reader: ItemReader, contents: Mapping[str, ItemContent]) -> Iterator[TowerVectors]:
     """The vectors of a whole catalogue, some items at a time."""
-    every = list(contents)
-    for start in range(0, len(every), ITEMS_AT_ONCE):
-        ids = every[start : start + ITEMS_AT_ONCE]
+    for ids in in_parts(list(contents), ITEMS_AT_ONCE):
         features, unusable = reader.read([contents[item_id] for item_id in ids])
         yield judged(ids, reader.vectors(ids, features), unusable)
 

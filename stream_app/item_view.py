@@ -98,11 +98,29 @@ class ItemView:
         """Whether an item may be listed; items the catalogue does not know may."""
         return self._available.get(item_id, True)
 
-    def followers(self, connection: dict[str, Any], vectors_topic: str, items_topic: str) -> list[Follower]:
-        """The followers that fill this view; vectors are read from its place on."""
+    def followers(
+        self,
+        connection: dict[str, Any],
+        vectors_topic: str,
+        items_topic: str,
+        take_items_too: Callable[[Run], None] = lambda _: None,
+    ) -> list[Follower]:
+        """The followers that fill this view; vectors are read from its place on.
+
+        Args:
+            connection: Keyword arguments for aiokafka clients.
+            vectors_topic: Full name of `item-vectors`.
+            items_topic: Full name of `items`.
+            take_items_too: Takes the runs of `items` as well, for those that know more of items than this view.
+        """
+
+        def take_items(run: Run) -> None:
+            self._take_items(run)
+            take_items_too(run)
+
         return [
             Follower(connection, vectors_topic, self._take_vectors, start=self._place.next_offsets),
-            Follower(connection, items_topic, self._take_items),
+            Follower(connection, items_topic, take_items),
         ]
 
     @property

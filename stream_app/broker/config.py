@@ -6,6 +6,7 @@ defaults, and why, stands beside each value.
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,15 @@ MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
 """Largest record batch: holds 16,000 slice vectors of 1 KiB, far above what one batch carries."""
 
 LONG_MAX: Final = 2**63 - 1
+
+SERVER_PORTS: Final = range(15_000, 32_000)
+"""Ports below those that systems give to outgoing connections (from 32,768 on Linux, 49,152 on others).
+
+A client that keeps trying to reach a broker that is down would otherwise be given that broker's own port one day:
+it then speaks to itself, and the broker cannot come back.
+"""
+
+NUM_PORT_TRIES: Final = 100
 
 FIXED: Final[Mapping[str, str]] = {
     # Topics are made by the application with the shape they need; a misspelt name must not make one.
@@ -177,15 +187,13 @@ def choose_ports(*, fixed: int | None, preferred: tuple[int, int] | None = None)
 
     Raises:
         PortTakenError: The fixed port is in use.
-        BrokerConfigError: The fixed port is not one.
+        BrokerConfigError: The fixed port is not one, or none is free.
     """
     if fixed is not None:
         _check_fixed(fixed)
-    wanted_client = fixed if fixed is not None else (preferred[0] if preferred else 0)
-    wanted_controller = preferred[1] if preferred and preferred[1] != wanted_client else 0
-    # Both sockets are held until both ports are known: else the system may give the same port twice.
-    with _bound(wanted_client) as client, _bound(wanted_controller) as controller:
-        return int(client.getsockname()[1]), int(controller.getsockname()[1])
+    last_client, last_controller = preferred or (0, 0)
+    client = _this_or_free(fixed or last_client)
+    return client, _this_or_free(last_controller, besides=client)
 
 
 def _check_fixed(port: int) -> None:
@@ -210,13 +218,21 @@ def is_port_free(port: int) -> bool:
     return True
 
 
-def _bound(port: int) -> socket.socket:
-    """Return a socket bound to the port, or to any free one if it is 0 or taken."""
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((LOOPBACK, port if port and is_port_free(port) else 0))
-    except OSError:
-        bound.close()
-        raise
-    return bound
+def _this_or_free(wanted: int, besides: int = 0) -> int:
+    """Return the wanted port, or if it is 0 or taken any free one that no outgoing connection is given.
+
+    Args:
+        wanted: The port, or 0 for none.
+        besides: A port that is not returned.
+
+    Raises:
+        BrokerConfigError: None was found.
+    """
+    chosen = random.SystemRandom()
+    for port in (wanted, *(chosen.choice(SERVER_PORTS) for _ in range(NUM_PORT_TRIES))):
+        if port not in (0, besides) and is_port_free(port):
+            return port
+    raise BrokerConfigError(
+        f"No free port of {LOOPBACK} was found among {NUM_PORT_TRIES} from {SERVER_PORTS.start} on.",
+        mend="see which process holds so many ports, or name a free one.",
+    )

@@ -150,12 +150,9 @@ class Service:
         return topics.prefixed(self.settings.prefix, topic)
 
     def _followers(self) -> list[Follower]:
+        item_vectors, items = self._name(topics.ITEM_VECTORS), self._name(topics.ITEMS)
         made = connection(self.settings)
-        items = self._name(topics.ITEMS)
-        self._whole = [
-            *self.held.item_view.followers(made, self._name(topics.ITEM_VECTORS), items),
-            Follower(made, items, self.held.catalogue.take),
-        ]
+        self._whole = self.held.item_view.followers(made, item_vectors, items, self.held.catalogue.take)
         return self._whole
 
     def _followed(self) -> dict[str, Followed]:

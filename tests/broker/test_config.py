@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from stream_app.broker.config import (
     LOOPBACK,
     MANAGED,
+    SERVER_PORTS,
     choose_ports,
     format_properties,
     is_port_free,
@@ -98,6 +99,11 @@ def test_free_ports_differ_and_are_free() -> None:
     ports = choose_ports(fixed=None)
     assert ports[0] != ports[1]
     assert all(map(is_port_free, ports))
+
+
+def test_no_client_of_a_lost_broker_can_be_given_its_port() -> None:
+    for _ in range(20):
+        assert all(port in SERVER_PORTS for port in choose_ports(fixed=None))
 
 
 def test_the_ports_of_the_last_run_are_taken_again_if_they_are_free() -> None:

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from stream_app.errors import KafkaUnreachableError
 from stream_app.groupless_reader import GrouplessReader
 from stream_app.kafka import admin_client
-from stream_app.lag import committed_offsets, group_name
+from stream_app.lag import committed_offsets, group_name, records_behind
 from stream_app.roles import ROLE_INPUTS
 from stream_app.settings import Settings
 from stream_app.topics import TABLE_GROUPS, changelog_name, prefixed, topic_specs
@@ -115,7 +115,8 @@ class Flow:
 
     def _behind(self, topic: str, committed: Mapping[tuple[str, int], int]) -> int:
         name = prefixed(self._settings.prefix, topic)
-        return sum(max(0, end - committed.get((name, number), 0)) for number, end in self._ends.get(topic, {}).items())
+        ends = self._ends.get(topic, {})
+        return sum(records_behind(0, end, committed.get((name, number))) for number, end in ends.items())
 
 
 class EndsReader(GrouplessReader):
