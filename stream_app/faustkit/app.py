@@ -28,6 +28,7 @@ from stream_app.faustkit.checks import (
 from stream_app.faustkit.failure import end_process
 from stream_app.faustkit.keeping import PartitionState
 from stream_app.faustkit.lanes import Lane
+from stream_app.faustkit.lost_connection import expect_lost_connections
 from stream_app.faustkit.meter import Meter, NoMeter
 from stream_app.faustkit.outbox import Outbox
 from stream_app.faustkit.ownership import claim_partition, mark_input
@@ -110,6 +111,7 @@ class BatchApp(faust.App):
 
     def __init__(self, config: AppConfig) -> None:
         _forget_pickle()
+        expect_lost_connections()
         super().__init__(config.app_id, **_faust_settings(config))
         self.config = config
         self.outbox = Outbox(dict(config.connection), client_id=config.app_id, meter=config.meter)
