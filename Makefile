@@ -20,6 +20,9 @@ RECTOOLS_LOCK := tests/evaluation/rectools/requirements.lock
 INDEX_PEERS := build/index-peers
 INDEX_PEERS_LOCK := tests/bench/index/peers/requirements.lock
 UV := $(shell command -v uv 2>/dev/null)
+WORKERS ?= 2
+# Files stay whole: what their tests share is made once. In order, so that the longest are not the last.
+PARALLEL := --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 PACKAGES := stream_app encoders index deploy
 BENCHES := $(sort $(patsubst tests/bench/%.py,%,$(shell grep -l __main__ tests/bench/*.py)) \
   $(patsubst tests/bench/%/__main__.py,%,$(wildcard tests/bench/*/__main__.py)))
@@ -38,15 +41,15 @@ demo-model: $(STAMP) ## Train the demo's model again (one thread, so that it com
 	@$(BIN)/sliceflow --config examples/movietweetings/sliceflow.toml train examples/movietweetings/events.ndjson.gz \
 	  --out examples/movietweetings/model --half --threads 1
 
-test: $(STAMP) ## Run every test
-	@$(BIN)/python -m pytest
+test: $(STAMP) ## Run every test (WORKERS=2 at once, each with a broker of its own)
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 check: $(STAMP) ## Check formatting, lint, types and import rules, and run the fast tests
 	@$(BIN)/ruff format --check $(PACKAGES) tests
 	@$(BIN)/ruff check $(PACKAGES) tests
 	@$(BIN)/mypy $(PACKAGES) tests
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -q -m "not kafka and not slow and not gpu" --hypothesis-profile=quick
+	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not kafka and not slow and not gpu" --hypothesis-profile=quick
 
 faults: $(STAMP) ## Run the fault suite in its long form (an hour or more)
 	@$(BIN)/python -m pytest tests/faults --long-faults
