@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import dataclass
 from typing import Final, TextIO
 
 OWN_LOGGER: Final = "sliceflow"
@@ -12,6 +13,50 @@ OWN_LOGGER: Final = "sliceflow"
 second, and at DEBUG of what is in the records."""
 
 LINE_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+QUIET_S: Final = 10.0
+"""So long after a warning or an error the very same one is only counted: a client that cannot reach its broker says so
+ten times a second and for each partition."""
+
+MAX_TOLD: Final = 256
+"""Different messages of which it is known when they were told."""
+
+
+@dataclass
+class _Told:
+    """When a message was last let through, by the clock of log records, and how many were held back since."""
+
+    at_s: float
+    num_held_back: int = 0
+
+
+class RepeatFilter(logging.Filter):
+    """Holds back warnings and errors that were told a moment ago; the next one that passes says how many there were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[tuple[str, str], _Told] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether `record` is told; its message may be added to."""
+        if not logging.WARNING <= record.levelno < logging.CRITICAL:
+            return True
+        text = record.getMessage()
+        told = self._told.get((record.name, text))
+        if told is not None and record.created - told.at_s < QUIET_S:
+            told.num_held_back += 1
+            return False
+        self._remember((record.name, text), record.created)
+        if told is not None and told.num_held_back:
+            record.msg, record.args = f"{text} (and {told.num_held_back} times since it was last told)", None
+        return True
+
+    def _remember(self, message: tuple[str, str], now_s: float) -> None:
+        """Note that it is told now; the message that was told longest ago makes room."""
+        self._told.pop(message, None)
+        self._told[message] = _Told(now_s)
+        if len(self._told) > MAX_TOLD:
+            del self._told[next(iter(self._told))]
 
 
 class OneLineFormatter(logging.Formatter):
@@ -64,14 +109,16 @@ def set_up_logging(*, debug: bool = False, as_json: bool = False, stream: TextIO
     """Send log records of this process to `stream`; a second call replaces what the first set up.
 
     Args:
-        debug: Ours from DEBUG on, the libraries' from INFO on, with tracebacks; else ours from INFO and the
-            libraries' from WARNING on.
+        debug: Ours from DEBUG on, the libraries' from INFO on, with tracebacks and every repetition; else ours from
+            INFO and the libraries' from WARNING on.
         as_json: One JSON object a line, for programs that gather logs.
         stream: Where the lines go; None: stderr.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     form = JsonFormatter if as_json else OneLineFormatter
     handler.setFormatter(form(with_tracebacks=debug))
+    if not debug:
+        handler.addFilter(RepeatFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO if debug else logging.WARNING)

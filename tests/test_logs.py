@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stream_app.logs import OWN_LOGGER, set_up_logging
+from stream_app.logs import MAX_TOLD, OWN_LOGGER, QUIET_S, RepeatFilter, set_up_logging
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +69,44 @@ def test_json_is_one_object_a_line_with_the_same_facts(debug: bool) -> None:
     assert failure["message"] == "it failed"
     assert failure["error"].endswith("LookupError: the cause")
     assert ("Traceback" in failure["error"]) == debug
+
+
+def told(*records: tuple[float, int, str]) -> list[str]:
+    """What passes of these (time, level, message)."""
+    repeats = RepeatFilter()
+    made = [logging.makeLogRecord({"created": at_s, "levelno": level, "msg": text}) for at_s, level, text in records]
+    return [record.getMessage() for record in made if repeats.filter(record)]
+
+
+def test_what_is_said_again_at_once_is_counted_and_told_later() -> None:
+    refused = [(at_s / 10, logging.ERROR, "refused") for at_s in range(95)]
+    assert told(*refused, (5.0, logging.WARNING, "another"), (QUIET_S, logging.ERROR, "refused")) == [
+        "refused",
+        "another",
+        "refused (and 94 times since it was last told)",
+    ]
+
+
+def test_after_a_pause_it_is_told_as_at_first() -> None:
+    assert told((0.0, logging.ERROR, "refused"), (QUIET_S, logging.ERROR, "refused")) == ["refused", "refused"]
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.CRITICAL])
+def test_progress_and_the_end_of_a_process_are_always_told(level: int) -> None:
+    assert len(told(*[(0.0, level, "the same")] * 5)) == 5
+
+
+def test_only_so_many_messages_are_remembered() -> None:
+    others = [(0.0, logging.ERROR, f"{number}") for number in range(MAX_TOLD)]
+    assert told((0.0, logging.ERROR, "first"), *others, (0.0, logging.ERROR, "first"))[-1] == "first"
+
+
+def test_debugging_holds_nothing_back() -> None:
+    lines = {}
+    for debug in (False, True):
+        stream = io.StringIO()
+        set_up_logging(debug=debug, stream=stream)
+        for _ in range(3):
+            logging.getLogger("aiokafka").error("refused")
+        lines[debug] = len(stream.getvalue().splitlines())
+    assert lines == {False: 1, True: 3}
