@@ -2,11 +2,11 @@
 
 On the CPU a row's result depends on that row alone, bit for bit: not on its companions, its place, or how
 many rows come with it. A replay after a crash cuts batches differently and must repeat its bytes. This is
-had by computing in blocks of a few fixed sizes, padded to them, because a matrix product picks its order of
+had by computing in blocks of a few fixed shapes, padded to them, because a matrix product picks its order of
 summation by the shape of its operands. Blocks of different sizes were found to agree as long as every
-product has `MIN_PRODUCT_ROWS` rows; whether they do on this machine is tried once when a model is loaded,
-and sizes that differ are not used. On another kind of machine the last bits may differ; on a GPU there is
-no such promise.
+product has `MIN_PRODUCT_ROWS` rows, and so were blocks of short slices with fewer places than a slice may have;
+whether they do on this machine is tried once when a model is loaded (`encoders.block_trial`), and shapes that
+differ are not used. On another kind of machine the last bits may differ; on a GPU there is no such promise.
 
 Shapes: S slices, L events, C events before, D dimensions, R rows of a memory, I items, B rows of a block.
 """
@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from encoders.block_trial import BlockShapes, MadeUp, agreeing_shapes
 from encoders.checkpoint import LoadedModel, load_model
 from encoders.contract import (
     BoolArray,
@@ -38,9 +39,13 @@ from encoders.padded import PaddedSlices
 from encoders.spec import ModelDims, ModelSpec
 from encoders.vocabulary import FIRST_NAME_ROW, PAD_ROW, gap_buckets
 
-# Measured on one core (AVX-512, oneMKL): 4 slices 0.3 ms; 64 slices 2.5 ms, the best throughput; 256 slower.
-CPU_BLOCK_SIZES = (4, 16, 64)
+# Measured on one core. AVX-512: 4 slices 0.3 ms; 64 slices 2.5 ms, the best throughput; 256 slower. AVX2 (EPYC),
+# loaded: 64 slices 12 to 15 ms, 128 slices 19 to 22 ms; 256 slower.
+CPU_BLOCK_SIZES = (4, 16, 64, 128)
 GPU_BLOCK_SIZES = (64, 1024)
+# Most slices are open and short: with 4 places in place of 16 a block of 64 takes half the time. Products of fewer
+# than four rows a slice round differently.
+SHORTER_PLACES = (4, 8, 12)
 # Products with fewer rows take other kernels, which round differently (seen with 1, 4 and 8 rows).
 MIN_PRODUCT_ROWS = 16
 
@@ -48,6 +53,9 @@ MIN_PRODUCT_ROWS = 16
 NEW_ITEM_BLOCK_SIZES = (64,)
 
 TORCH_DTYPES = {"int32": torch.int32, "int64": torch.int64, "float32": torch.float32, "bool": torch.bool}
+
+LENGTHS = 3
+"""Of what `SliceEncoderRuntime.inputs` gives, the lengths; in front of them is what has a place for each event."""
 
 Stage = Callable[..., tuple[Tensor, ...]]
 Arrays = tuple[np.typing.NDArray[np.generic], ...]
@@ -76,10 +84,11 @@ class SliceEncoderRuntime:
             for name, weight in loaded.model.merge.named_parameters()
             if "of_" in name
         }
-        sizes = GPU_BLOCK_SIZES if device.type == "cuda" else _cpu_sizes(loaded.spec.dims)
-        self.block_sizes: tuple[int, ...] = sizes
-        if device.type == "cpu":
-            self.block_sizes = self._agreeing_sizes(sizes)
+        dims = loaded.spec.dims
+        shorter = (places for places in SHORTER_PLACES if places < dims.slice_events)
+        sizes = GPU_BLOCK_SIZES if device.type == "cuda" else _cpu_sizes(dims)
+        shapes = BlockShapes(sizes, (*shorter, dims.slice_events))
+        self.block_shapes = agreeing_shapes(dims, shapes, self._tried) if device.type == "cpu" else shapes
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto", num_threads: int = 1) -> SliceEncoderRuntime:
@@ -103,6 +112,11 @@ class SliceEncoderRuntime:
         has_gpu = device != "cpu" and torch.cuda.is_available()
         torch.set_num_threads(num_threads)
         return cls(load_model(folder), torch.device("cuda" if has_gpu else "cpu"))
+
+    @property
+    def block_sizes(self) -> tuple[int, ...]:
+        """Rows of the blocks that are computed in, rising."""
+        return self.block_shapes.sizes
 
     @property
     def release(self) -> str:
@@ -149,8 +163,7 @@ class SliceEncoderRuntime:
         Raises:
             ValueError: if L is not the model's, or a row is outside its tables.
         """
-        inputs = self._inputs(batch)
-        codes_SD, locals_SD = self._in_blocks(self._encode_block, inputs, self.block_sizes, num_outputs=2)
+        codes_SD, locals_SD = self._by_length(self._encode_block, self.inputs(batch), self.block_shapes, num_outputs=2)
         return SliceCodes(codes_SD, locals_SD)
 
     @torch.inference_mode()
@@ -162,8 +175,8 @@ class SliceEncoderRuntime:
         """
         if not self.merge.enters_encoder:
             raise ValueError(f"the merge is {self.merge.kind!r}: its memory does not enter the encoder")
-        inputs: Arrays = (*self._inputs(batch), *self._memory(len(batch), merged_SRD, has_merged_S))
-        (locals_SD,) = self._in_blocks(self._recall_block, inputs, self.block_sizes, num_outputs=1)
+        inputs: Arrays = (*self.inputs(batch), *self._memory(len(batch), merged_SRD, has_merged_S))
+        (locals_SD,) = self._by_length(self._recall_block, inputs, self.block_shapes, num_outputs=1)
         return locals_SD
 
     def carried(self, carried_D: Float32Array, code_D: Float32Array, weight: float, age_ms: int) -> Float32Array:
@@ -192,7 +205,7 @@ class SliceEncoderRuntime:
         if locals_SD.shape != (len(locals_SD), self.dim):
             raise ValueError(f"locals_SD has shape {locals_SD.shape}, expected {(len(locals_SD), self.dim)}")
         inputs = (locals_SD, *self._memory(len(locals_SD), merged_SRD, has_merged_S))
-        (users_SD,) = self._in_blocks(self._users_block, inputs, self.block_sizes, num_outputs=1)
+        (users_SD,) = self._in_blocks(self._users_block, inputs, self.block_shapes.sizes, num_outputs=1)
         return users_SD
 
     def item_vectors(self) -> tuple[list[str], Float32Array]:
@@ -224,8 +237,8 @@ class SliceEncoderRuntime:
             vectors_ND[trained] = self._model.items.told(rows, content, *told).cpu().numpy()
         return vectors_ND
 
-    def _inputs(self, batch: SliceBatch) -> tuple[Int64Array, ...]:
-        """What `PaddedSlices` holds, as arrays."""
+    def inputs(self, batch: SliceBatch) -> tuple[Int64Array, ...]:
+        """What `PaddedSlices` holds, as int64 arrays. Raises ValueError as `encode` does."""
         self._check(batch)
         real_SL = np.arange(self.slice_events) < batch.lengths_S[:, None]
         real_SC = batch.context_item_rows_SC != PAD_ROW
@@ -295,6 +308,13 @@ class SliceEncoderRuntime:
         memory_BD = self._model.memory_vectors(merged_BRD, F.pad(has_merged_B, (0, num_missing)))
         return (self._model.user_vectors(locals_BD, memory_BD),)
 
+    def _by_length(self, stage: Stage, inputs: Arrays, shapes: BlockShapes, *, num_outputs: int) -> list[Float32Array]:
+        """Run a stage over slices (as `inputs` has them), the long ones in blocks apart from the short ones."""
+        order_S = np.argsort(inputs[LENGTHS], kind="stable")[::-1]
+        columns = tuple(column[order_S] for column in inputs)
+        made = self._in_blocks(stage, columns, shapes.sizes, num_outputs=num_outputs, places=shapes.places)
+        return [rows_SD[np.argsort(order_S)] for rows_SD in made]
+
     def _in_blocks(
         self,
         stage: Stage,
@@ -302,12 +322,20 @@ class SliceEncoderRuntime:
         sizes: Sequence[int],
         *,
         num_outputs: int,
+        places: Sequence[int] = (),
     ) -> list[Float32Array]:
-        """Run a stage over blocks of fixed sizes; outputs are (S, D) float32 each."""
+        """Run a stage over blocks of fixed sizes; outputs are (S, D) float32 each.
+
+        With `places` the inputs are slices, and each block has the fewest of these places that its slices fit into.
+        """
         num_rows = len(inputs[0])
         outputs = [np.empty((num_rows, self.dim), dtype=np.float32) for _ in range(num_outputs)]
         for start, end, size in blocks(num_rows, sizes):
-            tensors = [self._block(array[start:end], size) for array in inputs]
+            arrays = [array[start:end] for array in inputs]
+            if places:
+                needed = next(one for one in places if one >= arrays[LENGTHS].max())
+                arrays[:LENGTHS] = [array[:, :needed] for array in arrays[:LENGTHS]]
+            tensors = [self._block(array, size) for array in arrays]
             for output, result in zip(outputs, stage(*tensors), strict=True):
                 output[start:end] = result[: end - start].cpu().numpy()
         return outputs
@@ -324,38 +352,14 @@ class SliceEncoderRuntime:
         return block.to(self.device)
 
     @torch.inference_mode()
-    def _agreeing_sizes(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        """The first size and those that give its very bytes, by trial with made-up slices."""
-        generator = np.random.default_rng(0)
-        num_rows = max(sizes)
-        dims = self.spec.dims
-        slices = self._inputs(_made_up_slices(dims, num_rows, generator))
-        merged = generator.standard_normal((num_rows, dims.num_memory_rows, dims.dim)).astype(np.float32)
-        memory = (merged, np.arange(num_rows) % 3 > 0)
-
-        def trial(size: int) -> list[bytes]:
-            made = self._in_blocks(self._encode_block, slices, (size,), num_outputs=2)
-            if self.merge.enters_encoder:
-                made += self._in_blocks(self._recall_block, (*slices, *memory), (size,), num_outputs=1)
-            made += self._in_blocks(self._users_block, (made[1], *memory), (size,), num_outputs=1)
-            return [array.tobytes() for array in made]
-
-        wanted = trial(sizes[0])
-        return (sizes[0], *(size for size in sizes[1:] if trial(size) == wanted))
-
-
-def _made_up_slices(dims: ModelDims, num_slices: int, generator: np.random.Generator) -> SliceBatch:
-    own, before = (num_slices, dims.slice_events), (num_slices, dims.context_events)
-    is_absent_SC = np.arange(dims.context_events) < generator.integers(0, dims.context_events + 1, num_slices)[:, None]
-    return SliceBatch(
-        generator.integers(1, dims.num_item_rows, own),
-        generator.integers(1, dims.num_type_rows, own),
-        generator.integers(0, 10**9, own),
-        generator.integers(1, dims.slice_events + 1, num_slices),
-        np.where(is_absent_SC, PAD_ROW, generator.integers(1, dims.num_item_rows, before)),
-        generator.integers(1, dims.num_type_rows, before),
-        generator.integers(0, 10**9, before),
-    )
+    def _tried(self, made_up: MadeUp, shapes: BlockShapes) -> list[Float32Array]:
+        """All stages, in blocks of these shapes."""
+        inputs, memory = self.inputs(made_up.batch), (made_up.merged_SRD, made_up.has_merged_S)
+        made = self._by_length(self._encode_block, inputs, shapes, num_outputs=2)
+        if self.merge.enters_encoder:
+            made += self._by_length(self._recall_block, (*inputs, *memory), shapes, num_outputs=1)
+        made += self._in_blocks(self._users_block, (made[1], *memory), shapes.sizes, num_outputs=1)
+        return made
 
 
 def _cpu_sizes(dims: ModelDims) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from encoders.block_trial import BlockShapes
 from encoders.checkpoint import LoadedModel, load_model, save_model
 from encoders.compression import CompressionKind, compressed, num_bytes
 from encoders.contract import Float64Array, Int64Array, SliceBatch
@@ -279,7 +280,7 @@ def measure(
     runtimes = [SliceEncoderRuntime(one, one.model.device) for one in models]
     oracle = ReferenceEncoder(models[0])
     for runtime in runtimes:
-        runtime.block_sizes = CPU_BLOCK_SIZES
+        runtime.block_shapes = BlockShapes(CPU_BLOCK_SIZES, runtime.block_shapes.places[-1:])
     times = timed(runtimes, batch, num_rounds)
     gains = [gains_of(validation_ranks(one.model, plan)) for one in models]
     return {

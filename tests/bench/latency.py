@@ -26,7 +26,7 @@ from stream_app.cli._signals import terminate_as_interrupt
 from stream_app.demo import AFTER_MS, CONFIG_FILE, EVENTS_FILE, ITEMS_FILE, MODEL_FOLDER, demo_settings
 from stream_app.event_log import read_events
 from stream_app.kafka import connection
-from stream_app.records import Event, encode
+from stream_app.records import MARK_KEY, Event, encode
 from stream_app.replay.caught_up import wait_caught_up
 from stream_app.replay.producer import replay_log, send_items
 from stream_app.replay.readers import open_log
@@ -212,7 +212,7 @@ async def _appended(settings: Settings, name: str, before: Bounds, after: Bounds
     found = []
     async with TopicReader(settings) as reader:
         async for record in reader.read_range(prefixed(settings.prefix, name), ranges):
-            one = _event_of(record) if name == EVENTS else _answer_of(record)
+            one = _event_of(record) if name == EVENTS else answer_of(record)
             if one is not None:
                 found.append(one)
     return found
@@ -222,33 +222,55 @@ def _event_of(record: StoredRecord) -> Appended:
     return Appended((record.key or b"").decode("utf-8"), record.offset, record.timestamp_ms)
 
 
-def _answer_of(record: StoredRecord) -> Appended | None:
+def answer_of(record: StoredRecord) -> Appended | None:
+    """What a record of a stage answers; None where it asks for no list, or is a mark of progress."""
+    if record.key == MARK_KEY:
+        return None
     answer = msgspec.json.decode(record.value or b"", type=Answer)
     return Appended(answer.user_id, answer.offset, record.timestamp_ms) if answer.fresh else None
 
 
-async def measure(settings: Settings, loads: Sequence[Load]) -> list[RunResult]:
-    """Bring the roles to the state after the sample, then one run for each load."""
+@dataclass
+class Sample:
+    """Users and items of the example's log, and the time of the newest event so far."""
+
+    users: Sequence[str]
+    items: Sequence[str]
+    newest_ms: int
+
+    def next_events(self, load: Load) -> list[Event]:
+        """The events of a load, behind all there were."""
+        events = load.events(self.users, self.items, self.newest_ms + AFTER_MS)
+        self.newest_ms = events[-1].ts
+        return events
+
+
+def sample_of(settings: Settings) -> Sample:
+    """The sample as it stands before the first load."""
     log = read_events(EXAMPLE / EVENTS_FILE, settings).events
     users, items = (list(dict.fromkeys(getattr(event, name) for event in log)) for name in ("user_id", "item_id"))
-    newest_ms = log[-1].ts
+    return Sample(users, items, log[-1].ts)
+
+
+async def measure(settings: Settings, loads: Sequence[Load]) -> list[RunResult]:
+    """Bring the roles to the state after the sample, then one run for each load."""
+    sample = sample_of(settings)
     runs = []
     async with running_roles(settings) as roles:
         assert roles.supervisor is not None
-        await roles.supervisor.watch(_warm(settings))
+        await roles.supervisor.watch(warm(settings))
         for load in loads:
-            events = load.events(users, items, newest_ms + AFTER_MS)
-            newest_ms = events[-1].ts
-            runs.append(await roles.supervisor.watch(run_once(settings, load, events)))
+            runs.append(await roles.supervisor.watch(run_once(settings, load, sample.next_events(load))))
             rows = [[name, f"{np.percentile(runs[-1].latencies_ms, share):.1f}"] for name, share in SHARES.items()]
             print(f"run {len(runs)}: {', '.join(' '.join(row) for row in rows)}", flush=True)
         assert not roles.num_deaths, f"roles died: {roles.num_deaths}"
     return runs
 
 
-async def _warm(settings: Settings) -> None:
+async def warm(settings: Settings, limit: int | None = None) -> None:
+    """Replay the example, or the first so many of its events, through the running roles."""
     await send_items(EXAMPLE / ITEMS_FILE, settings)
-    sent = await replay_log(open_log(EXAMPLE / EVENTS_FILE), settings)
+    sent = await replay_log(open_log(EXAMPLE / EVENTS_FILE), settings, limit=limit)
     await wait_caught_up(settings)
     print(f"warm: {sent.num_events:,} events of the sample worked off", flush=True)
 

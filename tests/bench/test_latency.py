@@ -6,7 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.bench.latency import Appended, Load, RunResult, hop_rows, result_of, waits_ms
+from stream_app.records import MARK_KEY
+from stream_app.topic_reader import StoredRecord
+from tests.bench.latency import Appended, Load, RunResult, answer_of, hop_rows, result_of, waits_ms
 
 APPENDED = st.builds(
     Appended, st.sampled_from(["u", "v", "w"]), st.integers(min_value=0, max_value=12), st.integers(0, 1000)
@@ -68,3 +70,14 @@ def test_an_event_without_an_answer_is_told() -> None:
     result = result_of(Load(2, 1, 0), [lost])
     assert result.figures["unanswered"].value == 1
     assert not result.is_sound
+
+
+def record(key: bytes, value: bytes) -> StoredRecord:
+    return StoredRecord("slices", 0, 3, 1_000, key, value, ())
+
+
+def test_marks_and_what_asks_for_no_list_answer_nothing() -> None:
+    asking = b'{"user_id":"u","partition":0,"offset":7,"fresh":true}'
+    assert answer_of(record(b"u", asking)) == Appended("u", 7, 1_000)
+    assert answer_of(record(b"u", asking.replace(b"true", b"false"))) is None
+    assert answer_of(record(MARK_KEY, b'{"partition":0,"epoch":4,"strict":false}')) is None
