@@ -114,11 +114,15 @@ class Answers:
 
 @dataclass(frozen=True)
 class Target:
-    """An item that a user took, as segments need it."""
+    """An item that a user took, as segments need it.
+
+    `item_age_ms` is the time from the item's first touch by anybody to the question; None where there was none yet.
+    """
 
     user_id: str
     item_id: str
     type: str
+    item_age_ms: int | None
 
 
 @dataclass
@@ -193,7 +197,10 @@ class Judge:
         found = self.findings
         rows = [self.histories.item_row(event.item_id) for event in taken]
         found.lists.extend([len(found.users)] * len(taken))
-        found.targets.extend(Target(event.user_id, event.item_id, event.type) for event in taken)
+        found.targets.extend(
+            Target(event.user_id, event.item_id, event.type, self.histories.item_age_ms(row, question.ts_ms))
+            for event, row in zip(taken, rows, strict=True)
+        )
         found.known.extend(row != UNKNOWN_ROW for row in rows)
         found.users.append(taken[0].user_id)
         found.num_candidates.append(question.num_candidates)

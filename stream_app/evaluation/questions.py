@@ -66,6 +66,7 @@ class Histories:
 
     def __init__(self) -> None:
         self.item_ids: list[str] = []
+        self._first_ms: list[int] = []
         self._item_rows: dict[str, int] = {}
         self._user_rows: dict[str, int] = {}
         self._items_by_user: list[dict[int, None]] = []
@@ -80,6 +81,10 @@ class Histories:
     def item_row(self, item_id: str) -> int:
         """The item's row, `UNKNOWN_ROW` before its first touch."""
         return self._item_rows.get(item_id, UNKNOWN_ROW)
+
+    def item_age_ms(self, row: int, ts_ms: int) -> int | None:
+        """Time from an item's first touch to `ts_ms`; None where nobody touched it."""
+        return None if row == UNKNOWN_ROW else ts_ms - self._first_ms[row]
 
     def items_by_user(self) -> list[Ints]:
         """Each user's items, oldest first, each once."""
@@ -111,6 +116,7 @@ class Histories:
         item = self._item_rows.setdefault(event.item_id, len(self.item_ids))
         if item == len(self.item_ids):
             self.item_ids.append(event.item_id)
+            self._first_ms.append(event.ts)
             if item == len(self._seen):
                 self._seen = np.concatenate([self._seen, np.zeros_like(self._seen)])
         items = self._items_by_user[user]

@@ -24,7 +24,7 @@ from stream_app.evaluation.leave_one_out import HeldOut, hold_out, leave_one_out
 from stream_app.evaluation.neighbours import ItemNeighbours
 from stream_app.evaluation.own_lists import stream_lists
 from stream_app.evaluation.results import EvaluationReport, report_of
-from stream_app.evaluation.segments import segments
+from stream_app.evaluation.segments import age_segments, segments
 from stream_app.evaluation.statistics import DecayedPopularity, Transitions
 from stream_app.event_log import LogEvents, read_events
 from stream_app.models import as_model_error, served_model
@@ -187,4 +187,7 @@ def _report(
             "Nothing is left to judge: no event after the split is on an item that is new to a known user.",
             mend="give a longer log, or an earlier --split",
         )
-    return report_of(findings, segments(findings.targets, past), notes, seed=options.seed)
+    found = segments(findings.targets, past)
+    if findings.protocol in PROTOCOLS:
+        found |= age_segments(findings.targets)
+    return report_of(findings, found, notes, seed=options.seed)

@@ -2,6 +2,8 @@
 
 - *new items* did not occur before the split, *old items* did.
 - *head items* are the smallest set of items with half of the events before the split, *tail items* the other old ones.
+- *items of the day* were first touched less than a day before the question, *older items* earlier, and *items unheard
+  of* not at all: no method can name those.
 - *new users* did nothing before the split, *returning users* did.
 - one segment for each event type of a target.
 """
@@ -9,7 +11,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +21,8 @@ from stream_app.evaluation.judging import Target
 from stream_app.records import Event
 
 Bools = npt.NDArray[np.bool_]
+
+DAY_MS: Final = 86_400_000
 
 
 def head_items(past: Sequence[Event]) -> frozenset[str]:
@@ -61,4 +66,20 @@ def segments(targets: Sequence[Target], past: Sequence[Event]) -> dict[str, Bool
         "returning users": returns_T,
     }
     found |= {f"type {name}": types_T == name for name in sorted({target.type for target in targets})}
+    return _not_empty(found)
+
+
+def age_segments(targets: Sequence[Target]) -> dict[str, Bools]:
+    """The same by the age of the item, for protocols that go by time."""
+    ages_T = np.array([np.nan if target.item_age_ms is None else target.item_age_ms for target in targets])
+    return _not_empty(
+        {
+            "items of the day": ages_T < DAY_MS,
+            "older items": ages_T >= DAY_MS,
+            "items unheard of": np.isnan(ages_T),
+        }
+    )
+
+
+def _not_empty(found: Mapping[str, Bools]) -> dict[str, Bools]:
     return {name: chosen_T for name, chosen_T in found.items() if chosen_T.any()}

@@ -15,7 +15,7 @@ def made_report(ranks: dict[str, list[float]]) -> EvaluationReport:
     users = [f"u{number}" for number in range(num)]
     findings = Findings(
         "prequential",
-        targets=[Target(user, "p", "click") for user in users],
+        targets=[Target(user, "p", "click", None) for user in users],
         lists=list(range(num)),
         users=users,
         num_candidates=[100] * num,

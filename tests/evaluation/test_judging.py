@@ -12,7 +12,7 @@ from stream_app.evaluation.baselines import Panel, Popularity
 from stream_app.evaluation.judging import OURS, Findings, Lists, prequential, temporal
 from stream_app.evaluation.statistics import DecayedPopularity
 from stream_app.records import Event
-from tests.evaluation.cases import event, logs
+from tests.evaluation.cases import MINUTE_MS, event, logs
 
 FOREVER_S = 1e12
 
@@ -52,6 +52,9 @@ def test_each_new_item_is_asked_for_before_it_is_taken_in() -> None:
     assert found.known == [True, False, True, True]
     assert found.lists == [0, 1, 2, 3]
     assert found.num_items == 4
+    # Minutes since the item's first touch, by whomever.
+    ages_ms = [one.item_age_ms for one in found.targets]
+    assert ages_ms == [8 * MINUTE_MS, None, 11 * MINUTE_MS, 2 * MINUTE_MS]
 
 
 def test_one_list_for_each_user_with_all_later_items_relevant() -> None:
@@ -59,6 +62,7 @@ def test_one_list_for_each_user_with_all_later_items_relevant() -> None:
     # d has no past at the split; nothing after it is known: s is no candidate, q and r tie for a.
     assert found.users == ["a", "b"]
     assert [(one.user_id, one.item_id) for one in found.targets] == [("a", "q"), ("a", "s"), ("b", "r")]
+    assert [one.item_age_ms for one in found.targets] == [8 * MINUTE_MS, None, 7 * MINUTE_MS]
     assert found.lists == [0, 0, 1]
     assert ranks_of(found) == [2, None, 1]
     assert found.num_candidates == [2, 1]

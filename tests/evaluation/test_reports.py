@@ -13,7 +13,7 @@ import pytest
 from stream_app.evaluation.html import html_of
 from stream_app.evaluation.judging import OURS, Answers, Findings, Target
 from stream_app.evaluation.results import EvaluationReport, report_of
-from stream_app.evaluation.segments import head_items, segments
+from stream_app.evaluation.segments import age_segments, head_items, segments
 from stream_app.evaluation.svg import Bar, bar_chart
 from stream_app.evaluation.text import text_of
 from tests.evaluation.cases import event
@@ -22,10 +22,10 @@ EVIL = '<script>alert("x")</script>&'
 
 PAST = [event("a", item, 0) for item in "pppqqrs"]
 TARGETS = [
-    Target("a", "p", "click"),
-    Target("a", "new", "buy"),
-    Target("b", "r", "click"),
-    Target("c", "q", "click"),
+    Target("a", "p", "click", 1),
+    Target("a", "new", "buy", None),
+    Target("b", "r", "click", 86_400_000),
+    Target("c", "q", "click", 86_399_999),
 ]
 
 
@@ -70,8 +70,14 @@ def test_segments_by_item_user_and_type() -> None:
     }
 
 
+def test_segments_by_the_age_of_the_item() -> None:
+    found = {name: chosen.astype(int).tolist() for name, chosen in age_segments(TARGETS).items()}
+    assert found == {"items of the day": [1, 0, 0, 1], "older items": [0, 0, 1, 0], "items unheard of": [0, 1, 0, 0]}
+
+
 def test_a_segment_that_holds_nothing_is_left_out() -> None:
     assert "new items" not in segments(TARGETS[:1], PAST)
+    assert list(age_segments(TARGETS[:1])) == ["items of the day"]
 
 
 def test_figures_of_two_methods() -> None:
