@@ -297,12 +297,12 @@ def test_a_header_alone_is_an_empty_log(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("log.ndjson", b"", "is empty"),
-        ("log.ndjson.gz", gzip.compress(b""), "is empty"),
+        ("log.ndjson.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("log.json", b'[{"user": 1}]', "JSON array"),
         ("log.ndjson", b"a\nb\n", "None of the first 2 lines"),
         ("log.bin", b"\x00\x01\x02", "no known format"),
         ("log.parquet", b"PAR1 and then nothing", "cannot be read as Parquet"),
-        ("log.ndjson.gz", gzip.compress(b'{"user": 1}\n' * 99_999)[:-50], "damaged"),
+        ("log.ndjson.gz", gzip.compress(b'{"user": 1}\n' * 99_999, mtime=0)[:-50], "damaged"),
     ],
 )
 def test_files_that_are_no_log_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
