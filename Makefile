@@ -37,9 +37,12 @@ help: ## Show this list
 demo: $(STAMP) ## Show the whole flow at work, on a broker of its own
 	@$(BIN)/sliceflow demo
 
-demo-model: $(STAMP) ## Train the demo's model again (one thread, so that it comes out the same)
+demo-model: $(STAMP) ## Train the demo's model again (one thread, so that it comes out the same), and judge its like
 	@$(BIN)/sliceflow --config examples/movietweetings/sliceflow.toml train examples/movietweetings/events.ndjson.gz \
 	  --out examples/movietweetings/model --half --threads 1
+	@$(BIN)/sliceflow --config examples/movietweetings/sliceflow.toml evaluate examples/movietweetings/events.ndjson.gz \
+	  --budget-s 120 --json > examples/movietweetings/model/.evaluation.json.part
+	@mv examples/movietweetings/model/.evaluation.json.part examples/movietweetings/model/evaluation.json
 
 test: $(STAMP) ## Run every test (WORKERS=2 at once, each with a broker of its own)
 	@$(BIN)/python -m pytest $(PARALLEL)

@@ -40,6 +40,25 @@ class FilterView:
         self.kept_N = kept_N
         self.num_changes = 0
         """Grows when a number is kept no longer, or newly."""
+        self._num_left_out = int(np.count_nonzero(~kept_N))
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether it keeps every number: then a search need not look at it."""
+        return self._num_left_out == 0
+
+    def grow(self, num_numbers: int) -> None:
+        """Have so many numbers; the new ones are not kept."""
+        self._num_left_out += num_numbers - len(self.kept_N)
+        self.kept_N = grown(self.kept_N, num_numbers, False)
+
+    def enter(self, numbers_M: Int64Array, kept_M: BoolArray) -> None:
+        """Keep some numbers, each once, from now on or no longer."""
+        before_M = self.kept_N[numbers_M]
+        if (before_M != kept_M).any():
+            self._num_left_out += int(np.count_nonzero(before_M)) - int(np.count_nonzero(kept_M))
+            self.kept_N[numbers_M] = kept_M
+            self.num_changes += 1
 
 
 class AttributeTable:
@@ -63,8 +82,9 @@ class AttributeTable:
         self._is_told_N = grown(self._is_told_N, num_numbers, False)
         for wanted, view in self._views.items():
             num_before = len(view.kept_N)
-            view.kept_N = grown(view.kept_N, num_numbers, False)
-            self._enter(wanted, view, np.arange(num_before, len(view.kept_N)))
+            view.grow(num_numbers)
+            new_M = np.arange(num_before, num_numbers)
+            view.enter(new_M, self._kept(wanted, new_M))
 
     def put(self, numbers_M: Int64Array, columns: AttributeColumns) -> None:
         """Set the attributes of items, each number once, from columns in their order."""
@@ -119,13 +139,7 @@ class AttributeTable:
         self._available_N[numbers_M] = available_M
         self._is_told_N[numbers_M] = True
         for wanted, view in self._views.items():
-            self._enter(wanted, view, numbers_M)
-
-    def _enter(self, wanted: ItemFilter, view: FilterView, numbers_M: Int64Array) -> None:
-        kept_M = self._kept(wanted, numbers_M)
-        if (view.kept_N[numbers_M] != kept_M).any():
-            view.kept_N[numbers_M] = kept_M
-            view.num_changes += 1
+            view.enter(numbers_M, self._kept(wanted, numbers_M))
 
     def _kept(self, wanted: ItemFilter, rows: Int64Array | slice) -> BoolArray:
         """What `ItemFilter.matches` says, for columns."""

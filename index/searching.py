@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from index.attributes import FilterView
 from index.contract import (
     BoolArray,
     Float32Array,
@@ -38,7 +39,7 @@ class Plan:
     Attributes:
         main: The main segment; None: the delta has everything.
         row_of_N: The main segment's row of each number. It may change meanwhile, but a row that it told stays right.
-        kept_N: Which numbers the filter keeps; None: no filter.
+        kept_N: Which numbers the filter keeps; None: all.
         part: What the filter keeps of the main segment.
     """
 
@@ -84,9 +85,9 @@ class Search:
 
     def plan(self, items: SegmentedItems) -> Plan:
         """See what there is to search. O(N) at a filter's first search, and after a change of what it keeps."""
-        if self._wanted is None:
+        view = self._view(items)
+        if view is None:
             return Plan(items.main, items.row_of_N, None, None)
-        view = items.attributes.view(self._wanted)
         return Plan(items.main, items.row_of_N, view.kept_N, items.kept_part(view))
 
     def fetch(self, plan: Plan) -> Fetched | FlatSegment | None:
@@ -116,7 +117,8 @@ class Search:
             return usable_QF if kept_N is None else usable_QF & kept_N[numbers_QF]
 
         # As it is now, since numbers may have come since the plan.
-        kept_N = None if self._wanted is None else items.attributes.view(self._wanted).kept_N
+        view = self._view(items)
+        kept_N = None if view is None else view.kept_N
         found = items.delta.search(self._queries_QD, self._k, ids_N, kept_N=kept_N, is_usable=is_allowed)
         if fetched is None or items.main is None:
             return found
@@ -127,6 +129,8 @@ class Search:
             fetched.scores_QF[~is_usable(every, fetched.numbers_QF)] = NO_SCORE
             of_main = best_of(fetched.numbers_QF, fetched.scores_QF, self._k, ids_N)
             of_main = self._completed(of_main, items, items.main, kept_N, banned)
+        if not len(items.delta):
+            return of_main
         numbers_QF = np.concatenate([found.numbers_QK, of_main.numbers_QK], axis=1)
         return best_of(numbers_QF, np.concatenate([found.scores_QK, of_main.scores_QK], axis=1), self._k, ids_N)
 
@@ -143,6 +147,11 @@ class Search:
         scores_QK = found.scores_QK[:, :num_found]
         return SearchResult(ids, scores_QK if len(counts_Q) else np.empty((0, num_found), dtype=np.float32), version)
 
+    def _view(self, items: SegmentedItems) -> FilterView | None:
+        """What the filter keeps; None where that is everything."""
+        view = None if self._wanted is None else items.attributes.view(self._wanted)
+        return None if view is None or view.keeps_all else view
+
     def _scored(
         self,
         main: MainSegment,
@@ -156,7 +165,8 @@ class Search:
 
         def fetch(queries_QD: Float32Array) -> Fetched:
             numbers_QF = main.candidates(queries_QD, num, kept_N, share)
-            vectors_QFD = main.vectors_RD[row_of_N[numbers_QF]]
+            # Where there is no row any more, any will do; clipping spares numpy a check, and half of the time.
+            vectors_QFD = np.take(main.vectors_RD, row_of_N[numbers_QF], axis=0, mode="clip")
             return Fetched(numbers_QF, inner_products(vectors_QFD, queries_QD[:, None, :]))
 
         parts = in_threads(fetch, self._queries_QD[rows_Q], self._num_threads)

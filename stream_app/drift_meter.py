@@ -132,6 +132,11 @@ class SampledHistories:
         self._left_out = {user: number for user, number in self._left_out.items() if number != partition}
         self._due = {user: None for user in self._due if user in self._users}
 
+    def erase(self, user_id: str) -> None:
+        """Forget a user who was erased, and whose slices are numbered from 0 again."""
+        for known in (self._users, self._left_out, self._due):
+            known.pop(user_id, None)
+
     def _keep(
         self, user_id: str, kept: _KeptUser, records: Sequence[SliceRecord], vectors: Sequence[SliceVectorRecord]
     ) -> None:
@@ -197,6 +202,11 @@ class DriftMeter:
     def forget(self, partition: int) -> None:
         """Forget the users of a partition that is (again) assigned to this worker."""
         self._histories.forget(partition)
+
+    def erase(self, users: Iterable[str]) -> None:
+        """Forget users who were erased."""
+        for user_id in users:
+            self._histories.erase(user_id)
 
     def take(
         self, partition: int, records: Sequence[SliceRecord], vectors: Sequence[SliceVectorRecord]

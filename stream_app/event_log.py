@@ -1,4 +1,5 @@
-"""A whole event log in memory, as training and evaluation need it: valid events in order of time.
+"""A whole event log in memory, as training and evaluation need it: valid events in order of time, but those that an
+erasure of their user came behind.
 
 What is a valid event the stream's own rules decide, on the very records that a replay would send.
 """
@@ -12,12 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 from stream_app.errors import LogFormatError
-from stream_app.records import TICK_HEADER, Event
+from stream_app.records import TICK_HEADER, Erasure, Event
 from stream_app.replay.planning import ReplayPlan, event_time_ms
 from stream_app.replay.readers import open_log
 from stream_app.settings import Settings
 from stream_app.settings_rules import clean_rules
-from stream_app.stages.clean import clean_event
+from stream_app.stages.clean import CleanRules, Rejection, clean_erasure, clean_event
 from stream_app.topic_reader import TopicReader
 from stream_app.topics import EVENTS, prefixed
 
@@ -56,26 +57,22 @@ def read_events(
     """
     rules = clean_rules(settings)
     plan = ReplayPlan(1, settings.epoch_ms, fields=settings.fields)
-    events: list[Event] = []
-    num_refused = 0
+    taken = _Taken()
     unknown: set[str] = set()
     for chunk in open_log(path, fields, ts_unit=ts_unit).iter_chunks(limit=limit):
         for row in chunk:
-            cleaned = None if isinstance(row, bytes) else clean_event(*plan.event_bytes(row), event_time_ms(row), rules)
-            if isinstance(cleaned, Event):
-                events.append(cleaned)
-                continue
-            num_refused += 1
-            if cleaned is not None and cleaned.reason == UNKNOWN_TYPE and isinstance(row, dict):
+            content = None if isinstance(row, bytes) else _read(*plan.event_bytes(row), event_time_ms(row), rules)
+            taken.take(content)
+            if isinstance(content, Rejection) and content.reason == UNKNOWN_TYPE and isinstance(row, dict):
                 unknown.add(str(row["type"]))
+    events = taken.kept()
     if not events:
         seen = f"types seen: {', '.join(sorted(unknown)[:10])}" if unknown else "no row is an event"
         raise LogFormatError(
             f"{path} holds no event of the types {', '.join(settings.event_types)} ({seen}).",
             mend="name its types with weights in the settings: [event_types]",
         )
-    events.sort(key=lambda event: event.ts)
-    return LogEvents(events, num_refused)
+    return LogEvents(events, taken.num_refused)
 
 
 def read_topic(settings: Settings) -> LogEvents:
@@ -85,27 +82,49 @@ def read_topic(settings: Settings) -> LogEvents:
         KafkaUnreachableError: The broker does not answer.
         LogFormatError: The topic holds no valid event.
     """
-    events, num_refused = asyncio.run(_read_topic(settings))
+    taken = asyncio.run(_read_topic(settings))
+    events = taken.kept()
     if not events:
         raise LogFormatError(
-            f"The events topic holds no valid event ({num_refused} other records).",
+            f"The events topic holds no valid event ({taken.num_refused} other records).",
             mend="send events first, or train on a file",
         )
-    events.sort(key=lambda event: event.ts)
-    return LogEvents(events, num_refused)
+    return LogEvents(events, taken.num_refused)
 
 
-async def _read_topic(settings: Settings) -> tuple[list[Event], int]:
+class _Taken:
+    """The events of a log, and which of them an erasure of their user came behind."""
+
+    def __init__(self) -> None:
+        self.num_refused = 0
+        self._events: list[Event] = []
+        self._first_of: dict[str, int] = {}
+
+    def take(self, content: Event | Erasure | Rejection | None) -> None:
+        """Take what one record says; None is what nobody could read."""
+        if isinstance(content, Event):
+            self._events.append(content)
+        elif isinstance(content, Erasure):
+            self._first_of[content.user_id] = len(self._events)
+        else:
+            self.num_refused += 1
+
+    def kept(self) -> list[Event]:
+        """The events that were not erased, by time (ties in their order)."""
+        kept = [event for at, event in enumerate(self._events) if at >= self._first_of.get(event.user_id, 0)]
+        return sorted(kept, key=lambda event: event.ts)
+
+
+def _read(key: bytes | None, value: bytes | None, timestamp_ms: int, rules: CleanRules) -> Event | Erasure | Rejection:
+    return clean_erasure(key, value, timestamp_ms, rules) or clean_event(key, value, timestamp_ms, rules)
+
+
+async def _read_topic(settings: Settings) -> _Taken:
     rules = clean_rules(settings)
-    events: list[Event] = []
-    num_refused = 0
+    taken = _Taken()
     async with TopicReader(settings, timeout_s=READ_TOPIC_S) as reader:
         async for record in reader.read_all(prefixed(settings.prefix, EVENTS)):
             if any(name == TICK_HEADER for name, _ in record.headers):
                 continue
-            cleaned = clean_event(record.key, record.value, record.timestamp_ms, rules)
-            if isinstance(cleaned, Event):
-                events.append(cleaned)
-            else:
-                num_refused += 1
-    return events, num_refused
+            taken.take(_read(record.key, record.value, record.timestamp_ms, rules))
+    return taken

@@ -10,9 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 
-import numpy as np
-import numpy.typing as npt
-
+from stream_app.item_search import nearest_items
 from stream_app.item_view import ItemView
 from stream_app.records import SliceVectorRecord
 from stream_app.stages.listing import KnownItems, Search
@@ -54,12 +52,11 @@ class HeldItems:
         return KnownItems(self._view.version, self._view.is_available, self._view.index.vectors_of)
 
     async def search(self, search: Search) -> list[list[str]]:
-        """The items nearest to each vector (U, D), best first; none where the index is empty."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._ids, search.vectors_UD, max(search.limits))
+        """The available items nearest to each vector (U, D), best first; see `nearest_items`."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._nearest, search)
 
-    def _ids(self, vectors_UD: npt.NDArray[np.float32], num_items: int) -> list[list[str]]:
+    def _nearest(self, search: Search) -> list[list[str]]:
         begun_s = time.perf_counter()
-        ids = self._view.index.search(vectors_UD, num_items).ids
-        self._note_search(len(vectors_UD), time.perf_counter() - begun_s)
-        return ids
+        found = nearest_items(self._view.index, search)
+        self._note_search(len(search.vectors_UD), time.perf_counter() - begun_s)
+        return found

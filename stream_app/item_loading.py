@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from index import IndexKind, build_index
 from stream_app.errors import KafkaUnreachableError
+from stream_app.faustkit import Run
 from stream_app.item_view import ItemView
 from stream_app.kafka import connection
 from stream_app.models import ServedModel
@@ -39,13 +40,16 @@ class LoadedItems:
         return sum(max(0, end - done.get(partition, 0)) for partition, end in self.ends.items())
 
 
-async def load_items(settings: Settings, model: ServedModel, kind: IndexKind) -> LoadedItems:
+async def load_items(
+    settings: Settings, model: ServedModel, kind: IndexKind, take_items_too: Callable[[Run], None] = lambda _: None
+) -> LoadedItems:
     """Read `item-vectors` and `items` to where they end now.
 
     Args:
         settings: Names the broker and the namespace.
         model: Whose release counts.
         kind: Of the index.
+        take_items_too: Takes the runs of `items` as well, for those that know more of items than the view.
 
     Raises:
         TopicMismatchError: A topic does not exist.
@@ -56,7 +60,7 @@ async def load_items(settings: Settings, model: ServedModel, kind: IndexKind) ->
         await reader.num_partitions(item_vectors)
         ends = {partition: end for partition, (_, end) in (await reader.bounds(items)).items()}
     view = ItemView(build_index(kind, model.dim, model.release), settings.partitions)
-    followers = view.followers(connection(settings), item_vectors, items)
+    followers = view.followers(connection(settings), item_vectors, items, take_items_too)
     try:
         async with asyncio.timeout(READ_WITHIN_S):
             for follower in followers:

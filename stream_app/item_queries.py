@@ -9,8 +9,8 @@ Shapes: N items, M vectors asked, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from index.contract import ItemFilter, ItemIndex
 from stream_app.errors import SliceflowError
+from stream_app.item_search import AVAILABLE
 
 CANDIDATES: Final = 10
 """Items looked at for each one wanted. The index finds those of greatest inner product, which favours long vectors
@@ -50,16 +51,14 @@ class ItemQueries:
     """Questions to an item index. Safe to use from several threads, as the index is.
 
     Args:
-        index: The items; goes on changing meanwhile.
-        is_available: Whether an item may be shown.
+        index: The items; goes on changing meanwhile. What it knows to be unavailable is never shown.
 
-    >>> queries = ItemQueries(view.index, view.is_available)  # doctest: +SKIP
+    >>> queries = ItemQueries(view.index)  # doctest: +SKIP
     >>> [near.item_id for near in queries.similar("0114369", 5)]  # doctest: +SKIP
     """
 
-    def __init__(self, index: ItemIndex, is_available: Callable[[str], bool] = lambda _: True) -> None:
+    def __init__(self, index: ItemIndex) -> None:
         self._index = index
-        self._is_available = is_available
 
     def has(self, item_id: str) -> bool:
         """Whether the item has a vector."""
@@ -125,8 +124,8 @@ class ItemQueries:
     ) -> list[NearItem]:
         """The best by the weighted sum of cosines, of what the index gives for the first of the vectors asked."""
         wanted = max(MIN_CANDIDATES, CANDIDATES * count)
-        found = self._index.search(asked_MD[:1], wanted, filter=filter, exclude=[exclude]).ids[0]
-        ids = [item_id for item_id in found if self._is_available(item_id)]
+        shown = AVAILABLE if filter is None else replace(filter, available_only=True)
+        ids = self._index.search(asked_MD[:1], wanted, filter=shown, exclude=[exclude]).ids[0]
         vectors_ND, found_N = self._index.vectors_of(ids)
         scores_N = cosines(vectors_ND, asked_MD) @ np.array(weights_M)
         near = [NearItem(item_id, float(scores_N[place])) for place, item_id in enumerate(ids) if found_N[place]]

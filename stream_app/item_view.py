@@ -15,6 +15,7 @@ from index.checked import GivenVector, upsert_good
 from index.contract import ItemIndex
 from stream_app.faustkit import Follower, Run
 from stream_app.item_contents import read_item
+from stream_app.item_search import tell_availability
 from stream_app.records import ItemVectorRecord, VectorsCompleteRecord, unpack_vector
 from stream_app.stages.clean import Rejection
 from stream_app.stages.listing import index_version
@@ -235,11 +236,14 @@ class ItemView:
         return refused
 
     def _take_items(self, run: Run) -> None:
+        news: dict[str, bool] = {}
         for key, value in zip(run.keys, run.values, strict=True):
             read = read_item(key, value)
             if not isinstance(read, Rejection):  # the encode role makes a dead letter of it
                 item_id, item = read
-                self._available[item_id] = item is not None and item.available
+                news[item_id] = item is not None and item.available
+        self._available |= news
+        tell_availability(self.index, news)
         self._read_offsets[run.partition] = run.next_offset
         self._next_offsets[run.partition] = max(run.next_offset, self._next_offsets.get(run.partition, 0))
         self._items_read.set()

@@ -17,6 +17,7 @@ from aiokafka.partitioner import murmur2
 from aiokafka.protocol.metadata import MetadataRequest
 
 from stream_app.errors import KafkaUnreachableError, SettingsError
+from stream_app.kafka_client import mend_clients
 from stream_app.settings import KafkaSettings, Settings
 
 PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
@@ -33,11 +34,12 @@ _MEND_ADDRESS: Final = (
 
 
 def connection(settings: Settings) -> dict[str, Any]:
-    """The keyword arguments every aiokafka client is made with.
+    """The keyword arguments every aiokafka client is made with; aiokafka is mended by then.
 
     Raises:
         SettingsError: The settings contradict each other, or a file they name cannot be read.
     """
+    mend_clients()
     kafka = settings.kafka
     _check_protocol(kafka)
     made: dict[str, Any] = {

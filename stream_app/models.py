@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # torch takes seconds to import
 STREAM_FILE = "stream.json"
 SCORER_FILE = "scorer.json"
 
+TRAINED_FILE = "trained.json"
+"""When the model was trained. Beside what is signed: the same training is to give the same model."""
+
 TRAIN_HINT = "train one with `sliceflow train FILE --out DIR`, then set `model` (or SLICEFLOW_MODEL) to DIR"
 
 
@@ -36,6 +39,12 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     slice_gap_s: float
     slice_span_s: float
     half_lives_s: list[float]
+
+
+class Trained(msgspec.Struct, frozen=True, kw_only=True):
+    """When a model was trained, in milliseconds since 1970."""
+
+    trained_at: int
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,21 @@ def stream_spec(settings: Settings) -> StreamSpec:
         slice_span_s=settings.slice_span_s,
         half_lives_s=list(settings.half_lives_s),
     )
+
+
+def note_trained(folder: Path, now_ms: int) -> None:
+    """Write into a model's folder when it was trained."""
+    (folder / TRAINED_FILE).write_bytes(msgspec.json.encode(Trained(trained_at=now_ms)) + b"\n")
+
+
+def trained_at_ms(folder: Path) -> int | None:
+    """When a model was trained, in milliseconds since 1970; None where its folder does not say.
+
+    Raises:
+        msgspec.MsgspecError: What says so cannot be read.
+    """
+    file = folder / TRAINED_FILE
+    return msgspec.json.decode(file.read_bytes(), type=Trained).trained_at if file.is_file() else None
 
 
 def model_folder(settings: Settings) -> Path:

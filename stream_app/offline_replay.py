@@ -7,7 +7,7 @@ memory here: some KiB for each user.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,10 +17,11 @@ from encoders.contract import SliceEncoder
 from stream_app.item_contents import item_content
 from stream_app.item_reading import TowerVectors, catalogue_vectors, item_reader
 from stream_app.models import list_rule, load_encoder, served_model
+from stream_app.offline_entries import EntryReader
 from stream_app.offline_roles import Entry, OfflineRoles
 from stream_app.offline_scoring import OfflineScoring
 from stream_app.recording import Recorder
-from stream_app.records import Item
+from stream_app.records import Item, ProgressRecord, SliceRecord
 from stream_app.replay.caught_up import Totals, sum_of
 from stream_app.replay.planning import Counted, PlannedRecord, ReplayPlan
 from stream_app.replay.producer import check_types, item_of, plan_for
@@ -28,7 +29,6 @@ from stream_app.replay.readers import AnyRow, Log, read_items
 from stream_app.settings import Settings
 from stream_app.settings_rules import clean_rules
 from stream_app.stages.encoding import newest_revisions
-from stream_app.stages.intake import read_record
 from stream_app.stages.listing import (
     KnownItems,
     ListRule,
@@ -82,13 +82,13 @@ class OfflineReplay:
         for some in vectors:
             self._roles.take_items(some.ids, some.vectors_ND)
         self._scoring = OfflineScoring(settings, rule, self._roles, settings.partitions)
-        self._clean_rules = clean_rules(settings)
+        self._entries = EntryReader(settings.partitions, clean_rules(settings))
         self._rule = rule
         self._plan = plan
         self._recorder = recorder
-        self._next_offsets = [0] * settings.partitions
         self._users_with_list: set[str] = set()
         known = catalogue or {}
+        self._roles.take_availability(known)
         self._items = KnownItems(
             index_version(rule.release, len(self._roles.index)),
             lambda item_id: known.get(item_id, True),
@@ -124,14 +124,25 @@ class OfflineReplay:
         )
 
     def _take(self, records: Iterable[PlannedRecord]) -> None:
+        for part in self._entries.parts(records):
+            self._take_part(part)
+
+    def _take_part(self, entries: Mapping[int, Sequence[Entry]]) -> None:
         roles = self._roles
-        effects = [roles.cut(partition, entries) for partition, entries in self._by_partition(records).items()]
+        effects = [roles.cut(partition, listed) for partition, listed in entries.items()]
         roles.count(chain.from_iterable(made.activity for made in effects))
         slices = [record for made in effects for record in made.slices]
+        erased = [record for made in effects for record in made.erased]
+        self._users_with_list.difference_update(record.user_id for record in erased)
         if self._recorder is not None:
+            self._recorder.take_erased(erased)
             self._recorder.take_slices(slices)
+        self._make_lists(slices, [made.progress for made in effects if made.progress is not None])
+
+    def _make_lists(self, slices: Iterable[SliceRecord], progress: Sequence[ProgressRecord]) -> None:
+        roles = self._roles
         vectors = roles.encode(newest_revisions(slices))
-        self._scoring.take(vectors, [made.progress for made in effects if made.progress is not None], self._items)
+        self._scoring.take(vectors, progress, self._items)
         asked = take_vectors(vectors, roles.profiles, self._rule.release)
         queries = roles.queries([record.user_id for record in asked])
         for join_epoch, group in by_epoch(asked):
@@ -144,15 +155,6 @@ class OfflineReplay:
             self._users_with_list.update(one.user_id for one in made)
             if self._recorder is not None:
                 self._recorder.take_lists(made)
-
-    def _by_partition(self, records: Iterable[PlannedRecord]) -> dict[int, list[Entry]]:
-        entries: dict[int, list[Entry]] = {}
-        for record in records:
-            offset = self._next_offsets[record.partition]
-            self._next_offsets[record.partition] = offset + 1
-            content = read_record(record.key, record.value, record.timestamp_ms, record.headers, self._clean_rules)
-            entries.setdefault(record.partition, []).append((offset, content, record.headers))
-        return entries
 
 
 def replay_offline(

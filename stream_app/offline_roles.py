@@ -6,13 +6,14 @@ Everything a role decides is decided by the same stage here; this module only ca
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from encoders.contract import SliceEncoder
 from index import ItemIndex, build_index
+from stream_app.item_search import nearest_items, tell_availability
 from stream_app.records import ActivityRecord, SliceRecord, SliceVectorRecord, TrendRecord
 from stream_app.settings import Settings
 from stream_app.settings_rules import sequence_stage, trend_rule
@@ -92,14 +93,26 @@ class OfflineRoles:
         """Role `encode`: vectors of items, as the catalogue has them."""
         self.index.upsert(ids, vectors_ND)
 
+    def take_availability(self, available: Mapping[str, bool]) -> None:
+        """Which items of the catalogue may be offered, by id; what is not told of may."""
+        tell_availability(self.index, available)
+
     def cut(self, partition: int, entries: Sequence[Entry]) -> SequenceEffects:
-        """Role `sequence`: a run (at least one record) of one partition of `events`."""
+        """Role `sequence`: a run (at least one record) of one partition of `events`; all roles: who it erases.
+
+        It holds no other record of them, see `erasing.num_together`.
+        """
         stage = self.sequences[partition]
         stage.begin_run([], self._load_histories)
         for offset, content, headers in entries:
             take_record(stage, content, offset, headers, is_counted=False)
         effects = stage.end_run(entries[-1][0], 1)
         self._histories.update(effects.changed)
+        for user_id in effects.removed:
+            self._histories.pop(user_id, None)
+        for record in effects.erased:
+            self._memories.pop(record.user_id, None)
+            self.profiles.pop(record.user_id, None)
         return effects
 
     def count(self, activity: Iterable[ActivityRecord]) -> None:
@@ -134,7 +147,7 @@ class OfflineRoles:
         if not users:
             return {}
         search = search_of(users, self.profiles, self._candidates)
-        return queries_of(search, self.profiles, self.index.search(search.vectors_UD, max(search.limits)).ids)
+        return queries_of(search, self.profiles, nearest_items(self.index, search))
 
     def _load_histories(self, users: Sequence[str]) -> dict[str, KeptHistory]:
         return {user: self._histories[user] for user in users if user in self._histories}

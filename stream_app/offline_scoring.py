@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from stream_app.item_search import nearest_items
 from stream_app.offline_roles import OfflineRoles
 from stream_app.records import ChoiceRecord, ProgressRecord, SliceVectorRecord
 from stream_app.settings import Settings
@@ -104,7 +105,7 @@ class OfflineScoring:
     def _told(self, choices: Sequence[Choice], items: KnownItems) -> Iterator[ChoiceRecord]:
         for part in in_parts(choices):
             search = search_for(part, self._candidates)
-            found = self._roles.index.search(search.vectors_UD, max(search.limits)).ids
+            found = nearest_items(self._roles.index, search)
             for choice, query in zip(part, queries_for(search, part, found), strict=True):
                 assert choice.record.join_epoch is not None, "every event of a replay is strict"
                 trends = self._trends_at(choice.record.join_epoch)

@@ -3,7 +3,7 @@ left out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +17,10 @@ from stream_app.agents.recommend import take_run
 from stream_app.agents.score import ScoreProcessor, ScoreTopics
 from stream_app.agents.sequence import SequenceProcessor, SequenceTopics
 from stream_app.agents.trend import TrendProcessor, TrendTopics
-from stream_app.audit.runs import part_of
 from stream_app.batching import SliceBatcher
-from stream_app.faustkit import Run, Stored, Values
+from stream_app.erasing import FindErasures, erased_records, erasures_of_events, num_together
+from stream_app.faustkit import Effects, Run, Stored, Values
+from stream_app.faustkit.run import part_of
 from stream_app.models import ServedModel, load_encoder, scorer_stage, served_model
 from stream_app.settings import Settings
 from stream_app.settings_rules import clean_rules, score_rule, sequence_stage, trend_rule
@@ -39,10 +40,14 @@ TREND_RUN_MS: Final = 1000
 """Longest run of activity in record time: whoever was silent for ten of these was idle to the role as well."""
 
 
+Changes = dict[bytes, Stored | None]
+"""Changed values by key; None removes one."""
+
+
 class Fold(Protocol):
     """Folds one partition of a role's input."""
 
-    async def changes(self, run: Run, values: Values) -> dict[bytes, Stored]:
+    async def changes(self, run: Run, values: Values) -> Changes:
         """What the next run changes; `values` hold all changes before."""
         ...
 
@@ -59,15 +64,15 @@ def role_folds(settings: Settings, role: str) -> Iterator[NewFold]:
         ModelError: The role needs a model, and its folder is missing, damaged or does not fit the settings.
     """
     if role == "sequence":
-        yield lambda partition: SequenceFold(settings, partition)
+        yield lambda partition: sequence_fold(settings, partition)
     elif role == "trend":
         yield lambda partition: TrendFold(settings)
     elif role == "recommend":
         release = served_model(settings).release
-        yield lambda partition: ProfileFold(release)
+        yield lambda partition: profile_fold(release)
     elif role == "choose":
         rule = ChooseRule(served_model(settings).release, settings.candidates, score_rule(settings))
-        yield lambda partition: ChooserFold(rule)
+        yield lambda partition: chooser_fold(rule)
     elif role == "score":
         model = served_model(settings)
         yield lambda partition: ScorerFold(settings, model)
@@ -75,29 +80,56 @@ def role_folds(settings: Settings, role: str) -> Iterator[NewFold]:
         encoder = load_encoder(settings)
         with ThreadPoolExecutor(1, thread_name_prefix="encoder") as executor:
             batcher = SliceBatcher(encoder, executor, settings.event_types)
-            yield lambda partition: MemoryFold(batcher)
+            yield lambda partition: memory_fold(batcher)
 
 
-class SequenceFold:
+Process = Callable[[Run, Values], Awaitable[Effects]]
+"""Says what a run causes, as processors do; of the outputs nobody hears."""
+
+
+class UserFold:
+    """A fold whose runs are cut at erasures, as the roles cut theirs.
+
+    Args:
+        process: Of the role.
+        find: Finds erasures in its input.
+    """
+
+    def __init__(self, process: Process, find: FindErasures) -> None:
+        self._process = process
+        self._find = find
+
+    async def changes(self, run: Run, values: Values) -> Changes:
+        """See `Fold.changes`."""
+        changed: Changes = {}
+        start = 0
+        while start < len(run):
+            left = part_of(run, start, len(run))
+            num = num_together(left.keys, self._find(left), is_settled=True)
+            effects = await self._process(part_of(left, 0, num), Layered(changed, values))
+            changed |= effects.changes
+            changed |= dict.fromkeys(effects.removed)
+            start += num
+        return changed
+
+
+def sequence_fold(settings: Settings, partition: int) -> UserFold:
     """`events` become histories and totals."""
 
-    def __init__(self, settings: Settings, partition: int) -> None:
-        def name(topic: str) -> str:
-            return topics.prefixed(settings.prefix, topic)
+    def name(topic: str) -> str:
+        return topics.prefixed(settings.prefix, topic)
 
-        names = SequenceTopics(
-            slices=name(topics.SLICES),
-            activity=name(topics.ITEM_ACTIVITY),
-            dead_letter=name(topics.DEAD_LETTER),
-            status=name(topics.STATUS),
-            num_partitions=settings.partitions,
-        )
-        self._processor = SequenceProcessor(sequence_stage(settings, partition), clean_rules(settings), names)
-        self._processor.restore(())
-
-    async def changes(self, run: Run, values: Values) -> dict[bytes, Stored]:
-        """See `Fold.changes`."""
-        return (await self._processor.process(run, values)).changes
+    names = SequenceTopics(
+        slices=name(topics.SLICES),
+        activity=name(topics.ITEM_ACTIVITY),
+        dead_letter=name(topics.DEAD_LETTER),
+        status=name(topics.STATUS),
+        num_partitions=settings.partitions,
+    )
+    rules = clean_rules(settings)
+    processor = SequenceProcessor(sequence_stage(settings, partition), rules, names)
+    processor.restore(())
+    return UserFold(processor.process, erasures_of_events(rules))
 
 
 class TrendFold:
@@ -109,9 +141,9 @@ class TrendFold:
         self._now_s = 0.0
         self._processor: TrendProcessor | None = None
 
-    async def changes(self, run: Run, values: Values) -> dict[bytes, Stored]:
+    async def changes(self, run: Run, values: Values) -> Changes:
         """See `Fold.changes`."""
-        changed: dict[bytes, Stored] = {}
+        changed: Changes = {}
         for part in cut_by_time(run, TREND_RUN_MS):
             self._now_s = max(self._now_s, part.timestamps_ms[0] / 1000)
             processor = self._processor or self._begin()
@@ -126,37 +158,30 @@ class TrendFold:
         return self._processor
 
 
-class MemoryFold:
+def memory_fold(batcher: SliceBatcher) -> UserFold:
     """`slices` become memories, by the release that is served."""
-
-    def __init__(self, batcher: SliceBatcher) -> None:
-        self._processor = EncodeProcessor(batcher, EncodeTopics(topics.SLICE_VECTORS, topics.DRIFT))
-
-    async def changes(self, run: Run, values: Values) -> dict[bytes, Stored]:
-        """See `Fold.changes`."""
-        return (await self._processor.process(run, values)).changes
+    processor = EncodeProcessor(batcher, EncodeTopics(topics.SLICE_VECTORS, topics.DRIFT))
+    return UserFold(processor.process, erased_records)
 
 
-class ProfileFold:
+def profile_fold(release: str) -> UserFold:
     """`slice-vectors` become profiles; no list is made."""
 
-    def __init__(self, release: str) -> None:
-        self._release = release
+    async def process(run: Run, values: Values) -> Effects:
+        taken = take_run(run, values, release)
+        return Effects(changes=taken.changes, removed=taken.erasures.removed)
 
-    async def changes(self, run: Run, values: Values) -> dict[bytes, Stored]:
-        """See `Fold.changes`."""
-        return take_run(run, values, self._release).changes
+    return UserFold(process, erased_records)
 
 
-class ChooserFold:
+def chooser_fold(rule: ChooseRule) -> UserFold:
     """`slice-vectors` become the profiles of the sampled users; no choice is told of."""
 
-    def __init__(self, rule: ChooseRule) -> None:
-        self._rule = rule
+    async def process(run: Run, values: Values) -> Effects:
+        taken = take_choosers(run, values, rule)
+        return Effects(changes=taken.changes, removed=taken.removed)
 
-    async def changes(self, run: Run, values: Values) -> dict[bytes, Stored]:
-        """See `Fold.changes`."""
-        return take_choosers(run, values, self._rule).changes
+    return UserFold(process, erased_records)
 
 
 class ScorerFold:
@@ -167,16 +192,16 @@ class ScorerFold:
         self._processor = ScoreProcessor(stage, ScoreTopics(scorer_weights=topics.SCORER_WEIGHTS))
         self._processor.restore(())
 
-    async def changes(self, run: Run, values: Values) -> dict[bytes, Stored]:
+    async def changes(self, run: Run, values: Values) -> Changes:
         """See `Fold.changes`."""
-        return (await self._processor.process(run, values)).changes
+        return {**(await self._processor.process(run, values)).changes}
 
 
 @dataclass(frozen=True)
 class Layered:
-    """Values over others: what a part of a run changed is seen by the next part."""
+    """Values over others: what a part of a run changed or removed is seen by the next part."""
 
-    top: dict[bytes, Stored]
+    top: Changes
     below: Values
 
     def get_many(self, keys: Sequence[bytes]) -> list[Stored | None]:

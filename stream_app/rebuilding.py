@@ -227,7 +227,10 @@ async def _fold_input(
     try:
         async for run in reader.runs(topic, partition, 0, end):
             changes = await fold.changes(run, store)
-            envelopes = {key: seal(stored.position, stored.payload) for key, stored in changes.items()}
+            envelopes = {
+                key: None if stored is None else seal(stored.position, stored.payload)
+                for key, stored in changes.items()
+            }
             # Thrown away after a crash, so no write-ahead log, and no changelog that it could stand at.
             store.load(envelopes, 0, use_log=False)
     except TopicMismatchError as error:

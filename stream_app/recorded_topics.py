@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from stream_app.recording import Recorder
-from stream_app.records import Recommendation, SliceRecord
+from stream_app.records import Recommendation, SliceRecord, decode_erased, is_erased
 from stream_app.replay.caught_up import READ_WITHIN_S, Ends
 from stream_app.settings import Settings
 from stream_app.topic_reader import StoredRecord, TopicReader
@@ -54,7 +54,10 @@ async def record_topics(settings: Settings, recorder: Recorder, users: Collectio
             recorder.take_lists([_LIST.decode(record.value)])
     async for record in _records_since(settings, SLICES, since.slices):
         if record.value is not None and record.key in users:  # marks have no user
-            recorder.take_slices([_SLICE.decode(record.value)])
+            if is_erased(record.value):
+                recorder.take_erased([decode_erased(record.value)])
+            else:
+                recorder.take_slices([_SLICE.decode(record.value)])
 
 
 async def dead_letter_reasons(settings: Settings, since: OutputEnds) -> dict[str, int]:
@@ -68,8 +71,10 @@ async def dead_letter_reasons(settings: Settings, since: OutputEnds) -> dict[str
     """
     reason_of: dict[tuple[bytes, bytes], str] = {}
     async for record in _records_since(settings, DEAD_LETTER, since.dead_letters):
-        facts = dict(record.headers)
-        reason_of[facts["partition"], facts["offset"]] = facts["reason"].decode("utf-8")
+        facts = {name: text or b"" for name, text in record.headers}
+        # What somebody else has put there names no origin; it counts once in all.
+        origin = facts.get("partition", b""), facts.get("offset", b"")
+        reason_of[origin] = facts.get("reason", b"").decode("utf-8", "backslashreplace")
     reasons: dict[str, int] = {}
     for reason in reason_of.values():
         reasons[reason] = reasons.get(reason, 0) + 1

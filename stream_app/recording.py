@@ -18,12 +18,12 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from stream_app.errors import UsageError
-from stream_app.records import RankedItem, Recommendation, SliceEvent, SliceRecord
+from stream_app.records import ErasedRecord, RankedItem, Recommendation, SliceEvent, SliceRecord
 from stream_app.settings import Settings
 
 FORMAT: Final = 1
@@ -100,12 +100,20 @@ class Recording:
         return map(_DECODER.decode, self.lines)
 
 
+class _KeptSlice(NamedTuple):
+    """The last revision of a slice, the offset of its newest event, and its line."""
+
+    revision: int
+    offset: int
+    line: bytes
+
+
 class Recorder:
     """Keeps the last list of each user and the last revision of each slice, as lines."""
 
     def __init__(self) -> None:
         self._lists: dict[str, tuple[int, bytes]] = {}
-        self._slices: dict[tuple[str, int], tuple[int, bytes]] = {}
+        self._slices: dict[str, dict[int, _KeptSlice]] = {}
 
     @property
     def num_lists(self) -> int:
@@ -122,15 +130,24 @@ class Recorder:
     def take_slices(self, slices: Iterable[SliceRecord]) -> None:
         """Take slice revisions, in any order."""
         for record in slices:
-            key = (record.user_id, record.seq)
-            known = self._slices.get(key)
-            if known is None or record.revision >= known[0]:
-                self._slices[key] = record.revision, _line(_slice_of(record))
+            of_user = self._slices.setdefault(record.user_id, {})
+            known = of_user.get(record.seq)
+            if known is None or record.revision >= known.revision:
+                of_user[record.seq] = _KeptSlice(record.revision, record.offset, _line(_slice_of(record)))
+
+    def take_erased(self, erased: Iterable[ErasedRecord]) -> None:
+        """Forget what was taken of users and lies before their erasure; slices that lie behind it come later."""
+        for record in erased:
+            known = self._lists.get(record.user_id)
+            if known is not None and known[0] < record.offset:
+                del self._lists[record.user_id]
+            of_user = self._slices.pop(record.user_id, {})
+            self._slices[record.user_id] = {seq: one for seq, one in of_user.items() if one.offset > record.offset}
 
     def recording(self, replay: RecordedReplay) -> Recording:
         """Everything taken, in canonical order."""
         lists = [line for _, (_, line) in sorted(self._lists.items())]
-        slices = [line for _, (_, line) in sorted(self._slices.items())]
+        slices = [kept.line for _, of_user in sorted(self._slices.items()) for _, kept in sorted(of_user.items())]
         return Recording([_line(replay), *lists, *slices])
 
 

@@ -32,6 +32,10 @@ MARK_KEY = b""
 """Key of a record that is no user's or item's but says how far its partition is. No id is empty."""
 
 
+ERASE_TYPE = "$erase"
+"""Type of a record on `events` that is no event but asks for its user to be erased. No event type may be called so."""
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One user-item interaction. `ts` is event time in integer milliseconds since 1970 (UTC)."""
 
@@ -46,6 +50,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     quantity: float | None = None
     recommendation_id: str | None = None
     context: dict[str, Any] | None = None
+
+
+class Erasure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=ERASE_TYPE):
+    """The wish that all of a user be forgotten that lies before this record in the user's partition of `events`.
+
+    What comes behind it begins a new history. `ts` is when it was asked for (ms); it moves no clock.
+    """
+
+    user_id: str
+    ts: int
+    event_id: str | None = None
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -116,6 +131,18 @@ class SliceVectorRecord(msgspec.Struct, frozen=True, kw_only=True):
     num_slices_merged: int
     join_epoch: int | None = None
     sampled: bool = False
+
+
+class ErasedRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="erased"):
+    """On `slices` and `slice-vectors`: the user was erased by the record of `events` at `partition`, `offset`.
+
+    Whatever lies in front of it of this user is to be forgotten; what comes behind it is of another history, whose
+    slices are numbered from 0 again.
+    """
+
+    user_id: str
+    partition: int
+    offset: int
 
 
 class ProgressRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -295,9 +322,27 @@ class DriftRecord(msgspec.Struct, frozen=True, kw_only=True):
     mean_overlap_10: float
 
 
+_ERASED = msgspec.json.Decoder(ErasedRecord)
+_ERASED_START = b'{"record":"erased",'
+
+
 def encode(record: msgspec.Struct) -> bytes:
     """JSON bytes of a record; the same record always gives the same bytes."""
     return msgspec.json.encode(record)
+
+
+def is_erased(value: bytes) -> bool:
+    """Whether a value on `slices` or `slice-vectors` is an `ErasedRecord`: its tag stands in front of all else."""
+    return value.startswith(_ERASED_START)
+
+
+def decode_erased(value: bytes) -> ErasedRecord:
+    """An `ErasedRecord`.
+
+    Raises:
+        ValueError: The value is none.
+    """
+    return _ERASED.decode(value)
 
 
 def pack_vector(vector: FloatVector) -> str:

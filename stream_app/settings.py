@@ -114,6 +114,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(ge=0, le=64000, description="first port of the metrics; each role adds its hundred, a worker its number"),
     ] = 0
     log_json: Annotated[bool, Meta(description="log records as JSON, one line each")] = False
+    trace_exporter: Annotated[
+        Literal["none", "otlp", "console"],
+        Meta(description="where traces go; none: nothing is traced; console: stderr. Needs the extra `tracing`"),
+    ] = "none"
+    trace_share: Annotated[
+        float, Meta(ge=0, le=1, description="share of the traces that begin at our API which are recorded")
+    ] = 1.0
     serve_host: Annotated[str, Meta(description="address that the page and the HTTP API are served at")] = "127.0.0.1"
     serve_port: Annotated[int, Meta(ge=0, le=65535, description="port of the page and the API; 0: any free one")] = 8360
     serve_token: Annotated[str, Meta(description="token that requests must bring; better: serve_token_file")] = ""

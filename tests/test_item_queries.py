@@ -21,8 +21,9 @@ def queries(gone: str = "") -> ItemQueries:
     """All items, of which one is not available."""
     index = build_index("exact", DIM, "r1")
     index.upsert(IDS, VECTORS_ND)
-    index.upsert_attributes(IDS, [ItemAttributes(price=float(number)) for number in range(300)])
-    return ItemQueries(index, lambda item_id: item_id != gone)
+    told = [ItemAttributes(price=float(number), available=item != gone) for number, item in enumerate(IDS)]
+    index.upsert_attributes(IDS, told)
+    return ItemQueries(index)
 
 
 def best(asked_D: npt.NDArray[np.float32], user_D: npt.NDArray[np.float32] | None = None) -> list[str]:

@@ -18,7 +18,7 @@ class Letters:
 
     async def publish(self, records: list[OutRecord]) -> None:
         for record in records:
-            facts = {name: value.decode() for name, value in record.headers}
+            facts = {name: (value or b"").decode() for name, value in record.headers}
             assert (record.topic, facts["class"], facts["topic"]) == ("dead", "rejected", "item-vectors")
             self.sent.append((facts["partition"], facts["offset"], facts["reason"]))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stream_app import tables
+from stream_app.erasing import erasures_in
 from stream_app.faustkit import Effects, OutRecord, Run, Stored, Values
 from stream_app.held_items import HeldItems
 from stream_app.marks import last_mark
@@ -36,19 +37,21 @@ class ChooseRule:
 
 @dataclass(frozen=True)
 class TakenChoices:
-    """The choices of a run, in order, and the profiles it changed."""
+    """The choices of a run, in order, the profiles it changed, and the keys of those it removed."""
 
     choices: list[Choice]
     changes: dict[bytes, Stored]
+    removed: list[bytes]
 
 
 def take_choosers(run: Run, values: Values, rule: ChooseRule) -> TakenChoices:
     """Bring the profiles of the sampled users of `run` up to date, and see what they chose."""
+    erasures = erasures_in(run, values)
     sampled = {key for key in set(run.keys) if key and rule.score.is_sampled(key)}
-    rows = zip(run.keys, run.offsets, run.values, strict=True)
-    found = profile_run([(offset, value or b"") for key, offset, value in rows if key in sampled], values)
+    places = {offset for key, offset in zip(run.keys, run.offsets, strict=True) if key in sampled}
+    found = profile_run([row for row in erasures.others(run) if row[0] in places], values)
     choices = take_choices(found.news, found.profiles, rule.release)
-    return TakenChoices(choices, found.changes())
+    return TakenChoices(choices, found.changes() | erasures.changes(), erasures.removed)
 
 
 class ChooseProcessor:
@@ -83,7 +86,7 @@ class ChooseProcessor:
         ]
         if (mark := last_mark(run)) is not None:
             outputs.append(OutRecord(self._topics.choices, 0, MARK_KEY, mark))
-        return Effects(outputs, taken.changes)
+        return Effects(outputs, taken.changes, taken.removed)
 
     async def _records(self, choices: Sequence[Choice], partition: int) -> list[ChoiceRecord]:
         await self._items.catch_up(choice.record for choice in choices)

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stream_app import tables
+from stream_app.erasing import Erasures, erasures_in
 from stream_app.faustkit import Effects, OutRecord, Run, Stored, Values
 from stream_app.held_items import HeldItems
-from stream_app.marks import without_marks
 from stream_app.profile_runs import profile_run
 from stream_app.records import SliceVectorRecord, encode
 from stream_app.scorer_view import ScorerLog
@@ -27,18 +27,22 @@ class RecommendTopics:
 
 @dataclass(frozen=True)
 class TakenRun:
-    """What a run does to profiles: those of its users as they are now, whom a list is due to, and what changed."""
+    """What a run does to profiles: those of its users as they are now, whom a list is due to, what changed, and who is
+    erased.
+    """
 
     profiles: dict[str, UserProfile]
     asked: list[SliceVectorRecord]
     changes: dict[bytes, Stored]
+    erasures: Erasures
 
 
 def take_run(run: Run, values: Values, release: str) -> TakenRun:
     """Bring the profiles of the users of `run` up to date, with the vectors of `release`."""
-    found = profile_run(without_marks(run), values)
+    erasures = erasures_in(run, values)
+    found = profile_run(erasures.others(run), values)
     asked = take_vectors(found.news, found.profiles, release)
-    return TakenRun(found.profiles, asked, found.changes())
+    return TakenRun(found.profiles, asked, found.changes() | erasures.changes(), erasures)
 
 
 class RecommendProcessor:
@@ -74,9 +78,16 @@ class RecommendProcessor:
         """Nothing is held in memory, so nothing is read."""
 
     async def process(self, run: Run, values: Values) -> Effects:
-        """Bring the users' profiles up to date, and make a list for each user with a new event."""
+        """Bring the users' profiles up to date, and make a list for each user with a new event. Who is erased has none:
+        null takes the place of the last one.
+        """
         taken = take_run(run, values, self._rule.release)
-        return Effects(await self._lists(taken.asked, taken.profiles, run.partition), taken.changes)
+        nulls = [
+            OutRecord(self._topics.recommendations, run.partition, tables.key_of(record.user_id), None)
+            for record in taken.erasures.news
+        ]
+        lists = await self._lists(taken.asked, taken.profiles, run.partition)
+        return Effects([*nulls, *lists], taken.changes, taken.erasures.removed)
 
     async def _lists(
         self, asked: Sequence[SliceVectorRecord], profiles: dict[str, UserProfile], partition: int

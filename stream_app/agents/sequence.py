@@ -78,7 +78,7 @@ class SequenceProcessor:
         topics = self._topics
         outputs = [
             OutRecord(topics.slices, partition, tables.key_of(record.user_id), encode(record))
-            for record in effects.slices
+            for record in effects.published()
         ]
         if effects.progress is not None:
             outputs.append(OutRecord(topics.slices, partition, MARK_KEY, encode(effects.progress)))
@@ -91,7 +91,7 @@ class SequenceProcessor:
         }
         # Last, so that in the changelog it vouches for everything before it.
         changes[tables.PARTITION_KEY] = Stored(self._totals_position, tables.encode_value(self._stage.totals))
-        return Effects(outputs, changes, facts=[status])
+        return Effects(outputs, changes, removed=[tables.key_of(user) for user in effects.removed], facts=[status])
 
     def _activity_records(self, activity: Sequence[ActivityRecord]) -> Iterable[OutRecord]:
         topic, num_partitions = self._topics.activity, self._topics.num_partitions

@@ -95,6 +95,8 @@ class Generations:
 class PartitionFold:
     """Folds one partition of a changelog, and notes in `check` where a source position or an owner went back.
 
+    `removed` are the keys that were ever removed, also those that came back.
+
     Args:
         check: Takes the breaches.
         topic: Full name of the changelog.
@@ -106,6 +108,7 @@ class PartitionFold:
         self.entries: Entries = {}
         self.generations = Generations(check, topic, partition)
         self.num_values = 0
+        self.removed: set[bytes] = set()
         self.topic = topic
         self.partition = partition
         self._check = check
@@ -126,11 +129,12 @@ class PartitionFold:
 
     def _take_value(self, offset: int, key: bytes, value: bytes | None) -> None:
         self.num_values += 1
+        known = self.entries.get(key)
         if value is None:
+            self.removed.add(key)
             self.entries.pop(key, None)
             self._tell(key, None, offset)
             return
-        known = self.entries.get(key)
         position, payload = value[:POSITION_BYTES], value[POSITION_BYTES:]
         if known is not None and position < known[:POSITION_BYTES]:
             seen = f"source position {position_in(position)} after {position_in(known)}"

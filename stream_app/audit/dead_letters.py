@@ -68,7 +68,7 @@ class DeadLetters:
         for place, offset in enumerate(run.offsets):
             self.num_letters += 1
             self._check.num_checked += 1
-            facts = {name: value.decode("utf-8", "backslashreplace") for name, value in run.headers[place]}
+            facts = {name: (text or b"").decode("utf-8", "backslashreplace") for name, text in run.headers[place]}
             origin = self._origin(facts, run.partition, offset)
             if origin is None:
                 continue

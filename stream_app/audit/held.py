@@ -66,7 +66,10 @@ class HeldCounts:
         self.applied += counts.applied - known.applied
         self.dropped.update(counts.dropped)
         self.dropped.subtract(known.dropped)
-        self._by_user[key] = counts
+        if payload is None:
+            self._by_user.pop(key, None)
+        else:
+            self._by_user[key] = counts
 
     @property
     def num_users(self) -> int:

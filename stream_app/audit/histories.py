@@ -26,8 +26,8 @@ from stream_app.stages.sequence import KeptHistory, SequenceStage
 class Table(Values, Protocol):
     """Where the histories are kept while the log is folded."""
 
-    def put(self, values: Mapping[bytes, Stored]) -> None:
-        """Set values."""
+    def put(self, values: Mapping[bytes, Stored | None]) -> None:
+        """Set values; None removes one."""
 
 
 class LogFold:
@@ -54,6 +54,7 @@ class LogFold:
         self._committed = committed
         self._unmatched = set(kept)
         self._reported: set[bytes] = set()
+        self._behind: dict[bytes, tuple[str, str]] = {}
         positions = [position_in(entry) for entry in kept.values()]
         # The stage tells what a run changed in the end: a run must end wherever a value is to be looked at.
         self._cuts = np.unique(np.array([*positions, committed - 1], dtype=np.int64))
@@ -72,7 +73,11 @@ class LogFold:
             start += len(part)
 
     def finish(self) -> None:
-        """Note the kept values that the log never gave; everything up to `newest` was taken."""
+        """Note the kept values that the log never gave, and those that are behind it; everything up to `newest` was
+        taken.
+        """
+        for key, (seen, expected) in self._behind.items():
+            self._breach(key, seen, expected)
         for key in self._unmatched - self._reported:
             position = position_in(self._kept[key])
             self._breach(key, f"a value at source position {position}", "one that the log gives")
@@ -89,7 +94,9 @@ class LogFold:
             tables.key_of(user_id): Stored(kept.position, tables.encode_value(kept.history))
             for user_id, kept in effects.changed.items()
         }
-        self._table.put(changed)
+        self._table.put({**changed, **{tables.key_of(user_id): None for user_id in effects.removed}})
+        for record in effects.erased:
+            self._compare_erased(tables.key_of(record.user_id), record.offset)
         changed[tables.PARTITION_KEY] = Stored(last_offset, tables.encode_value(stage.totals))
         for key, stored in changed.items():
             self._compare(key, stored)
@@ -108,7 +115,16 @@ class LogFold:
         elif position < stored.position < self._committed:
             seen = "nothing" if entry is None else f"a value at source position {position}"
             expected = f"one at {stored.position} or later, since everything below {self._committed} was worked off"
-            self._breach(key, seen, expected)
+            # Only at the end it is known whether the user is erased later on.
+            self._behind.setdefault(key, (seen, expected))
+
+    def _compare_erased(self, key: bytes, offset: int) -> None:
+        """The user's value was removed at `offset`; one that is kept came behind it."""
+        self._behind.pop(key, None)
+        entry = self._kept.get(key)
+        if entry is not None and position_in(entry) < offset < self._committed:
+            seen = f"a value at source position {position_in(entry)}"
+            self._breach(key, seen, f"none of before {offset}, where the user was erased")
 
     def _breach(self, key: bytes, seen: str, expected: str) -> None:
         if key not in self._reported:

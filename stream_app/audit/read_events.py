@@ -5,6 +5,7 @@ It comes after the changelogs: dead letters are published before the changes tha
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -190,8 +191,8 @@ def _sums(held: Held) -> Sums | None:
         return None
     return Sums(
         position=position,
-        applied=counts.applied,
+        applied=counts.applied + counts.totals.applied,
         dead_lettered=counts.totals.dead_lettered,
-        dropped=+counts.dropped,
+        dropped=+(counts.dropped + Counter(counts.totals.dropped)),
         is_settled=held.committed == position + 1 and newest_position(held.fold) <= position,
     )

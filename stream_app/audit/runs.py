@@ -8,7 +8,7 @@ from hashlib import blake2b
 from itertools import pairwise
 from typing import Final
 
-from stream_app.faustkit.run import Run
+from stream_app.faustkit.run import Run, part_of
 
 DIGEST_BYTES: Final = 16
 """Length of a fingerprint: among 10^12 different values two have the same with a chance of 10^-15."""
@@ -21,21 +21,6 @@ def digest(*parts: bytes) -> bytes:
         state.update(len(part).to_bytes(8, "big"))
         state.update(part)
     return state.digest()
-
-
-def part_of(run: Run, start: int, stop: int) -> Run:
-    """The records from place `start` up to before place `stop` (at least one)."""
-    if start == 0 and stop == len(run):
-        return run
-    return Run(
-        topic=run.topic,
-        partition=run.partition,
-        offsets=run.offsets[start:stop],
-        keys=run.keys[start:stop],
-        values=run.values[start:stop],
-        timestamps_ms=run.timestamps_ms[start:stop],
-        headers=run.headers[start:stop],
-    )
 
 
 def before(run: Run, end: int) -> Run | None:

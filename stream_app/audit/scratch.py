@@ -22,21 +22,24 @@ class ScratchTable:
 
     def __init__(self, store: PartitionStore) -> None:
         self._store = store
-        self._pending: dict[bytes, Stored] = {}
+        self._pending: dict[bytes, Stored | None] = {}
 
     def get_many(self, keys: Sequence[bytes]) -> list[Stored | None]:
         """The values of `keys`, in their order; None where there is none."""
         found = [self._pending.get(key) for key in keys]
-        missing = [place for place, stored in enumerate(found) if stored is None]
+        missing = [place for place, key in enumerate(keys) if key not in self._pending]
         for place, stored in zip(missing, self._store.get_many([keys[place] for place in missing]), strict=True):
             found[place] = stored
         return found
 
-    def put(self, values: Mapping[bytes, Stored]) -> None:
-        """Set values."""
+    def put(self, values: Mapping[bytes, Stored | None]) -> None:
+        """Set values; None removes one."""
         self._pending.update(values)
         if len(self._pending) > MAX_PENDING_KEYS:
-            sealed = {key: seal(stored.position, stored.payload) for key, stored in self._pending.items()}
+            sealed = {
+                key: None if stored is None else seal(stored.position, stored.payload)
+                for key, stored in self._pending.items()
+            }
             # It is thrown away after a crash, so no write-ahead log, and no changelog that it could stand at.
             self._store.load(sealed, 0, use_log=False)
             self._pending.clear()

@@ -128,6 +128,7 @@ class StoreComparison:
         self._check = check
         self._store = store
         self._entries: Entries = fold.entries
+        self._removed = fold.removed
         self._where = _Place(fold.topic, fold.partition)
         self._later: dict[bytes, int] = {}
 
@@ -137,6 +138,9 @@ class StoreComparison:
         for key, stored in self._store.items():
             self.num_keys += 1
             entry = self._entries.get(key)
+            if entry is None and key in self._removed:
+                self._breach(key, f"a value at source position {stored.position}", "none: the changelog removed it")
+                continue
             if entry is None:
                 self._later[key] = stored.position
                 continue
@@ -152,10 +156,12 @@ class StoreComparison:
         """Look for what was in the store alone, now that the fold is complete.
 
         Compaction leaves only the newest record of a key. So where the changelog has gone on, it may be beyond the
-        store's offset.
+        store's offset, and its key may be removed by then.
         """
         for key, position in self._later.items():
             entry = self._entries.get(key)
+            if entry is None and key in self._removed:
+                continue
             if entry is None or position_in(entry) < position:
                 in_changelog = "nothing" if entry is None else f"a value at {position_in(entry)}"
                 self._breach(

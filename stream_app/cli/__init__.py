@@ -28,6 +28,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "train": "Train a model from an event log.",
         "evaluate": "Judge the lists on an event log, beside every baseline.",
         "send": "Send one event.",
+        "erase": "Have all roles forget a user.",
         "replay": "Send an event log with its own times, and wait for the lists.",
         "rebuild": "Make the state of a role anew from its input.",
         "recommend": "Show the current list of a user.",

@@ -127,8 +127,7 @@ def _loaded(settings: Settings) -> LoadedItems:
 
 
 def _queries(settings: Settings) -> ItemQueries:
-    view = _loaded(settings).view
-    return ItemQueries(view.index, view.is_available)
+    return ItemQueries(_loaded(settings).view.index)
 
 
 def _facts(loaded: LoadedItems, settings: Settings) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def command(ctx: click.Context, /, ts: str | None, type_: str, as_json: bool, **
     now_ms = time.time_ns() // 1_000_000
     event = checked_event({**fields, "type": type_, "ts": _as_time(ts, now_ms)}, now_ms, settings)
     topic = prefixed(settings.prefix, EVENTS)
-    partition, offset = asyncio.run(_send(settings, topic, event))
+    value = _producer_value(msgspec.to_builtins(event), settings)
+    partition, offset = asyncio.run(send_record(settings, topic, event.user_id, value, event.ts))
     if as_json:
         echo_json({"topic": topic, "partition": partition, "offset": offset, "event": event})
     else:
@@ -70,14 +71,17 @@ def _producer_value(fields: dict[str, Any], settings: Settings) -> bytes:
     return msgspec.json.encode({settings.fields.get(name, name): value for name, value in fields.items()})
 
 
-async def _send(settings: Settings, topic: str, event: Event) -> tuple[int, int]:
+async def send_record(settings: Settings, topic: str, user_id: str, value: bytes, ts_ms: int) -> tuple[int, int]:
+    """Send one record, and wait until Kafka has it; its partition and offset.
+
+    Raises:
+        TopicMismatchError: The topic does not exist.
+        KafkaUnreachableError: The broker did not acknowledge.
+    """
     async with TopicReader(settings) as reader:
         await reader.num_partitions(topic)  # a missing topic is told before the producer waits for it
-    value = _producer_value(msgspec.to_builtins(event), settings)
     with as_unreachable(settings):
         async with AIOKafkaProducer(**connection(settings), acks="all") as producer:
             # The record's own time is the event's, as in a replay: both then make the same lists.
-            placed = await producer.send_and_wait(
-                topic, value, key=event.user_id.encode("utf-8"), timestamp_ms=event.ts
-            )
+            placed = await producer.send_and_wait(topic, value, key=user_id.encode("utf-8"), timestamp_ms=ts_ms)
     return placed.partition, placed.offset

@@ -30,10 +30,8 @@ def command(ctx: click.Context, any_port: bool, end_with_stdin: bool) -> None:
     # Imported here, so that the command's help does not wait for Kafka's client.
     import uvloop
 
-    from stream_app.faustkit.lost_connection import expect_lost_connections
     from stream_app.preflight import ensure_topics
 
-    expect_lost_connections()
     ensure_topics(settings, create=True)
     try:
         uvloop.run(_serve(settings, any_port=any_port))

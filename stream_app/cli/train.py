@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,7 @@ def command(ctx: click.Context, /, file: Path | None, topic: bool, out: Path, as
     settings = reachable_settings(ctx) if topic else plain_settings(ctx)
     from encoders.devices import is_main_process
     from encoders.train import use_threads
+    from stream_app.models import note_trained
     from stream_app.training import split_time_ms, train, train_encoder
 
     use_threads(options["threads"])
@@ -137,6 +139,7 @@ def command(ctx: click.Context, /, file: Path | None, topic: bool, out: Path, as
         report=lambda line: click.echo(line, err=True),
         **how,
     )
+    note_trained(out, time.time_ns() // 1_000_000)
     if as_json:
         echo_json(_report(outcome))
     else:

@@ -9,7 +9,7 @@ from stream_app.faustkit.effects import Effects, OutRecord
 from stream_app.faustkit.follower import Follower
 from stream_app.faustkit.keeping import Values
 from stream_app.faustkit.meter import Meter
-from stream_app.faustkit.processor import Processor
+from stream_app.faustkit.processor import Processor, RunObserver
 from stream_app.faustkit.run import Run
 from stream_app.faustkit.runner import run_app
 from stream_app.faustkit.store import Stored
@@ -27,6 +27,7 @@ __all__ = [
     "Outcome",
     "Processor",
     "Run",
+    "RunObserver",
     "Stored",
     "Values",
     "each",

@@ -28,12 +28,11 @@ from stream_app.faustkit.checks import (
 from stream_app.faustkit.failure import end_process
 from stream_app.faustkit.keeping import PartitionState
 from stream_app.faustkit.lanes import Lane
-from stream_app.faustkit.lost_connection import expect_lost_connections
 from stream_app.faustkit.meter import Meter, NoMeter
 from stream_app.faustkit.outbox import Outbox
 from stream_app.faustkit.ownership import claim_partition, mark_input
 from stream_app.faustkit.per_message import SafeAgent, SafeStream, SafeTopic
-from stream_app.faustkit.processor import Processor
+from stream_app.faustkit.processor import Processor, RunObserver
 from stream_app.faustkit.producing import Writer
 from stream_app.faustkit.recovery import BatchTableManager, Breakable, recover
 from stream_app.faustkit.run import MAX_RUN_RECORDS, Run
@@ -42,6 +41,7 @@ from stream_app.faustkit.store import PartitionStore, StoreMemory
 from stream_app.faustkit.table import StateTable
 from stream_app.faustkit.transport import BatchConsumer, BatchTransport, RunSchema
 from stream_app.faustkit.watchdog import Limits, Watchdog
+from stream_app.kafka_client import mend_clients
 
 log = logging.getLogger("sliceflow.faustkit")
 
@@ -75,6 +75,7 @@ class AppConfig:
         commit_interval_s: How often done offsets are committed: the input that a restarted process reads again is
             at most this old.
         meter: Takes the app's figures.
+        observer: Looks on while runs are processed; None: nobody.
     """
 
     app_id: str
@@ -91,6 +92,7 @@ class AppConfig:
     num_standbys: int = 0
     commit_interval_s: float = COMMIT_INTERVAL_S
     meter: Meter = field(default_factory=NoMeter)
+    observer: RunObserver | None = None
 
 
 @dataclass
@@ -111,7 +113,7 @@ class BatchApp(faust.App):
 
     def __init__(self, config: AppConfig) -> None:
         _forget_pickle()
-        expect_lost_connections()
+        mend_clients()
         super().__init__(config.app_id, **_faust_settings(config))
         self.config = config
         self.outbox = Outbox(dict(config.connection), client_id=config.app_id, meter=config.meter)
@@ -276,15 +278,17 @@ class BatchApp(faust.App):
         if processor is None:
             return  # Revoked while it waited: its next owner reads it again.
         try:
-            await self._apply(binding, processor, run)
+            left: Run | None = run
+            while left is not None:
+                left = await self._apply(binding, processor, left)
         except asyncio.CancelledError:
             raise
         except Exception as error:
             place = f"{run.topic}[{run.partition}] at offset {run.offsets[0]}"
             end_process(f"{place} could not be processed: {type(error).__name__}: {error}", error)
 
-    async def _apply(self, binding: _Binding, processor: Processor, run: Run) -> None:
-        """Carry out one run.
+    async def _apply(self, binding: _Binding, processor: Processor, run: Run) -> Run | None:
+        """Carry out one run, and return what the processor has left of it.
 
         1. The processor says what the run causes.
         2. Its outputs are published and acknowledged.
@@ -297,9 +301,10 @@ class BatchApp(faust.App):
         effects follow; after it some values hold the runs already, and their positions tell the processor to
         leave them alone.
         """
-        state, begun_s = binding.states[run.partition], time.monotonic()
+        state, begun_s, observer = binding.states[run.partition], time.monotonic(), self.config.observer
         # 1
-        effects = await processor.process(run, state)
+        processing = processor.process(run, state)
+        effects = await (processing if observer is None else observer.process(run, processing))
         # 2
         self.watchdog.check_pause()
         if effects.outputs:
@@ -308,7 +313,7 @@ class BatchApp(faust.App):
             effects.on_published()
         self.config.meter.note_run(len(run), time.monotonic() - begun_s)
         # 3 to 6
-        await state.take(effects, run.next_offset)
+        return await state.take_run(effects, run)
 
     def _new_state(self, binding: _Binding, store: PartitionStore, writer: Writer) -> PartitionState:
         partition = int(store.path.name)
@@ -350,6 +355,8 @@ class BatchApp(faust.App):
         await super().on_stop()
         await self._close_partitions(self, set())
         await self.outbox.stop()
+        if self.config.observer is not None:
+            await self.config.observer.close()
         self.watchdog.stop()
 
 

@@ -111,7 +111,7 @@ def _input_id(run: Run) -> str | None:
     """What the last mark says of the input; None where no mark of the run names it."""
     if not any(run.headers):
         return None
-    named = [value for headers in run.headers for name, value in headers if name == INPUT_HEADER]
+    named = [value for headers in run.headers for name, value in headers if name == INPUT_HEADER and value]
     return named[-1].decode() if named else None
 
 

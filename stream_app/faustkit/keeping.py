@@ -14,6 +14,7 @@ from typing import Protocol
 from stream_app.faustkit.effects import Effects, OutRecord
 from stream_app.faustkit.outbox import Outbox
 from stream_app.faustkit.producing import Target, Writer
+from stream_app.faustkit.run import Run, part_of
 from stream_app.faustkit.store import PartitionStore, Stored, seal
 
 KEEP_S = 0.2
@@ -59,8 +60,8 @@ class PartitionState:
         self._outbox = outbox
         self._on_kept = on_kept
         self._on_error = on_error
-        self._pending: dict[bytes, Stored] = {}
-        self._keeping: dict[bytes, Stored] = {}
+        self._pending: dict[bytes, Stored | None] = {}
+        self._keeping: dict[bytes, Stored | None] = {}
         self._facts: dict[tuple[str, int, bytes | None], OutRecord] = {}
         self._next_offset = -1
         self._is_kept = True
@@ -69,18 +70,29 @@ class PartitionState:
 
     def get_many(self, keys: Sequence[bytes]) -> list[Stored | None]:
         """The values of `keys`, in their order; None where there is none."""
-        found: list[Stored | None] = [self._pending.get(key) or self._keeping.get(key) for key in keys]
-        missing = [place for place, stored in enumerate(found) if stored is None]
+        found: list[Stored | None] = [self._pending.get(key, self._keeping.get(key)) for key in keys]
+        missing = [place for place, key in enumerate(keys) if key not in self._pending and key not in self._keeping]
         for place, stored in zip(missing, self.store.get_many([keys[place] for place in missing]), strict=True):
             found[place] = stored
         return found
 
+    async def take_run(self, effects: Effects, run: Run) -> Run | None:
+        """Take in what a run caused; what the processor has left of it, once all that it has taken is kept."""
+        if effects.num_taken is None:
+            await self.take(effects, run.next_offset)
+            return None
+        if effects.num_taken:
+            await self.take(effects, run.offsets[effects.num_taken - 1] + 1)
+        await self.keep()
+        return part_of(run, effects.num_taken, len(run)) if effects.num_taken < len(run) else None
+
     async def take(self, effects: Effects, next_offset: int) -> None:
         """Take in the changes of a run whose outputs are acknowledged; waits while too much is pending."""
         # In the order of the last change: what vouches for all before it is to stay behind them in the changelog.
-        for key in effects.changes:
+        for key in [*effects.changes, *effects.removed]:
             self._pending.pop(key, None)
         self._pending.update(effects.changes)
+        self._pending.update(dict.fromkeys(effects.removed))
         self._facts.update(((fact.topic, fact.partition, fact.key), fact) for fact in effects.facts)
         self._next_offset = next_offset
         self._is_kept = False
@@ -117,7 +129,10 @@ class PartitionState:
         await self.keep()
 
     async def _write(self, facts: list[OutRecord]) -> None:
-        envelopes = {key: seal(stored.position, stored.payload) for key, stored in self._keeping.items()}
+        envelopes = {
+            key: None if stored is None else seal(stored.position, stored.payload)
+            for key, stored in self._keeping.items()
+        }
         topic, partition = self._changelog
         records = [OutRecord(topic, partition, key, value) for key, value in envelopes.items()]
         acknowledged = await self._outbox.publish([*records, *facts], self.writer)

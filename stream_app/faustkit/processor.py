@@ -1,8 +1,8 @@
-"""The part a role writes: what to do with the runs of one partition."""
+"""The part a role writes: what to do with the runs of one partition; and who may look on while it does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Protocol
 
 from stream_app.faustkit.effects import Effects, OutRecord
@@ -27,3 +27,13 @@ class Processor(Protocol):
 
     async def process(self, run: Run, values: Values) -> Effects:
         """Say what `run` causes. May wait, but must not write anywhere itself."""
+
+
+class RunObserver(Protocol):
+    """Looks on while runs are processed, and may add to what is told of their effects: headers, `on_published`."""
+
+    async def process(self, run: Run, processing: Awaitable[Effects]) -> Effects:
+        """Await `processing`, which has not begun yet, and give its effects."""
+
+    async def close(self) -> None:
+        """The app has stopped, and no more runs come; must not take long."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
+"""Kafka lets a value be null."""
 
 MAX_RUN_RECORDS = 4000
 """Records of one run: enough to make per-run costs vanish, few enough that a run takes well under a second."""
@@ -55,6 +56,21 @@ def run_of(topic: str, partition: int, records: Sequence[Any]) -> Run:
         values=[record.value for record in records],
         timestamps_ms=[record.timestamp for record in records],
         headers=[record.headers for record in records],
+    )
+
+
+def part_of(run: Run, start: int, stop: int) -> Run:
+    """The records from place `start` up to before place `stop` (at least one)."""
+    if start == 0 and stop == len(run):
+        return run
+    return Run(
+        topic=run.topic,
+        partition=run.partition,
+        offsets=run.offsets[start:stop],
+        keys=run.keys[start:stop],
+        values=run.values[start:stop],
+        timestamps_ms=run.timestamps_ms[start:stop],
+        headers=run.headers[start:stop],
     )
 
 

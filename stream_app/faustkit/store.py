@@ -98,8 +98,8 @@ class PartitionStore:
         """The value of one key."""
         return self.get_many([key])[0]
 
-    def write(self, envelopes: Mapping[bytes, bytes], changelog_offset: int) -> None:
-        """Put values and the changelog offset they stand at, all or nothing."""
+    def write(self, envelopes: Mapping[bytes, bytes | None], changelog_offset: int) -> None:
+        """Put values (None: remove the key) and the changelog offset they stand at, all or nothing."""
         self.load(envelopes, changelog_offset, use_log=True)
 
     def load(self, envelopes: Mapping[bytes, bytes | None], changelog_offset: int, *, use_log: bool) -> None:

@@ -23,22 +23,19 @@ class Catalogue:
         """Whether an item may be listed; items the catalogue does not know may."""
         return self.available.get(item_id, True)
 
+    def take(self, records: Iterable[tuple[bytes | None, bytes | None]]) -> None:
+        """Take records, keys and values, in order; the recommend role reads them alike.
 
-def read_catalogue(records: Iterable[tuple[bytes | None, bytes | None]]) -> Catalogue:
-    """The catalogue after these records, keys and values, in order; the recommend role reads them alike.
-
-    A record that is no item changes nothing.
-    """
-    catalogue = Catalogue()
-    for key, value in records:
-        read = read_item(key, value)
-        if isinstance(read, Rejection):
-            continue
-        item_id, item = read
-        catalogue.available[item_id] = item is not None and item.available
-        if item is not None and item.title:
-            catalogue.titles[item_id] = item.title
-    return catalogue
+        A record that is no item changes nothing.
+        """
+        for key, value in records:
+            read = read_item(key, value)
+            if isinstance(read, Rejection):
+                continue
+            item_id, item = read
+            self.available[item_id] = item is not None and item.available
+            if item is not None and item.title:
+                self.titles[item_id] = item.title
 
 
 def file_records(path: Path) -> Iterator[tuple[bytes | None, bytes | None]]:

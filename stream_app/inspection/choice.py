@@ -14,6 +14,7 @@ import msgspec
 from encoders.contract import SliceEncoder
 from index.contract import ItemIndex
 from stream_app.inspection.vectors import EncodedUser
+from stream_app.item_search import nearest_items
 from stream_app.records import RankedItem, Recommendation
 from stream_app.settings import Settings
 from stream_app.stages.cotouch import COTOUCH
@@ -104,22 +105,30 @@ class Recommender:
     def choose(self, user: EncodedUser, trends: TrendView) -> Choice:
         """Make the list of a user with these trends, and tell everything that led to it."""
         user_id = user.asked.user_id
-        search = search_of([user_id], {user_id: user.profile}, self.rule.candidates)
-        ids = self.index.search(search.vectors_UD, max(search.limits)).ids
-        query = queries_of(search, {user_id: user.profile}, ids)[user_id]
+        profiles = {user_id: user.profile}
+        search = search_of([user_id], profiles, self.rule.candidates)
+        query = queries_of(search, profiles, nearest_items(self.index, search))[user_id]
         items = KnownItems(self.version, self.is_available, self.index.vectors_of)
         made = make_list(user.asked, query, trends, items, self.rule, self.scorer)
-        seen, offered = _Watched(query.seen), _Refused(self.is_available)
-        found = gather(replace(query, seen=seen), trends, self.rule.candidates, offered, self.index.vectors_of)
-        removed = {**dict.fromkeys(seen.hits, SEEN), **dict.fromkeys(offered.hits, UNAVAILABLE)}
+        found = gather(query, trends, self.rule.candidates, self.is_available, self.index.vectors_of)
+        # The index leaves out by itself what is not available: here it is asked for everything.
+        everything = self.index.search(search.vectors_UD, max(search.limits)).ids
+        offered = queries_of(search, profiles, everything)[user_id]
         return Choice(
             recommendation=made,
             candidates=self._candidates(query, found, trends),
-            removed=[
-                RemovedItem(item_id=item_id, rule=rule, sources=_sources_of(item_id, query, found, trends, self.rule))
-                for item_id, rule in removed.items()
-            ],
+            removed=self._removed(offered, trends),
         )
+
+    def _removed(self, query: Query, trends: TrendView) -> list[RemovedItem]:
+        """What rules keep out of everything that sources bring for a query."""
+        seen, available = _Watched(query.seen), _Refused(self.is_available)
+        found = gather(replace(query, seen=seen), trends, self.rule.candidates, available, self.index.vectors_of)
+        removed = {**dict.fromkeys(seen.hits, SEEN), **dict.fromkeys(available.hits, UNAVAILABLE)}
+        return [
+            RemovedItem(item_id=item_id, rule=rule, sources=_sources_of(item_id, query, found, trends, self.rule))
+            for item_id, rule in removed.items()
+        ]
 
     def _candidates(self, query: Query, found: Candidates, trends: TrendView) -> list[InspectedCandidate]:
         features_CF = features(query, found, trends, self.index.vectors_of)

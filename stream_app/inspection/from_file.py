@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from encoders.contract import SliceEncoder
-from stream_app.inspection.catalogue import Catalogue, file_records, read_catalogue
+from stream_app.inspection.catalogue import Catalogue, file_records
 from stream_app.inspection.choice import Recommender
 from stream_app.inspection.question import Question, check_found, offsets_without
 from stream_app.inspection.report import NOTHING_PUBLISHED, Inspection, Snapshot, snapshot_of, without_event
@@ -15,6 +15,7 @@ from stream_app.inspection.trace import Trace, trace
 from stream_app.inspection.user_log import UserLog
 from stream_app.kafka import partition_of
 from stream_app.models import list_rule, load_encoder, served_model
+from stream_app.offline_entries import EntryReader
 from stream_app.offline_roles import Entry, OfflineRoles
 from stream_app.offline_scoring import OfflineScoring
 from stream_app.replay.planning import PlannedRecord, ReplayPlan
@@ -22,7 +23,6 @@ from stream_app.replay.readers import EventLog, Row
 from stream_app.settings import Settings
 from stream_app.settings_rules import clean_rules
 from stream_app.stages.encoding import newest_revisions
-from stream_app.stages.intake import read_record
 from stream_app.stages.listing import KnownItems, ScorerInForce, index_version, take_vectors
 
 OnRead = Callable[[str], None]
@@ -91,7 +91,8 @@ def inspect_file(
     """
     settings = file.settings
     encoder = load_encoder(settings)
-    catalogue = read_catalogue([] if items is None else file_records(items))
+    catalogue = Catalogue()
+    catalogue.take([] if items is None else file_records(items))
     partition = partition_of(question.user_id.encode("utf-8", "surrogatepass"), settings.partitions)
     found = _find_user(file, question, partition, frozenset(), on_read)
     check_found(question, found.log, str(file.path))
@@ -153,6 +154,7 @@ def _snapshot(
 ) -> tuple[Snapshot, Recommender]:
     settings, answered = file.settings, found.traced.answered
     roles = OfflineRoles(settings, encoder, settings.partitions)
+    roles.take_availability(catalogue.available)
     rule = list_rule(settings, served_model(settings))
     scoring = OfflineScoring(settings, rule, roles, settings.partitions)
     version = index_version(rule.release, len(roles.index))
@@ -179,8 +181,7 @@ class _Walk:
         self._scoring = scoring
         self._items = items
         self._release = release
-        self._rules = clean_rules(file.settings)
-        self._next_offsets = [0] * file.settings.partitions
+        self._entries = EntryReader(file.settings.partitions, clean_rules(file.settings))
 
     def go_up_to(self, epoch: int, left_out: frozenset[int], on_read: OnRead) -> None:
         """Take the log until the trends of `epoch` are complete, and with them what the scorer had learned by then."""
@@ -194,12 +195,10 @@ class _Walk:
         self._take(plan.last_ticks())
 
     def _take(self, records: Iterable[PlannedRecord]) -> None:
-        entries: dict[int, list[Entry]] = {}
-        for record in records:
-            content = read_record(record.key, record.value, record.timestamp_ms, record.headers, self._rules)
-            offset = self._next_offsets[record.partition]
-            entries.setdefault(record.partition, []).append((offset, content, record.headers))
-            self._next_offsets[record.partition] += 1
+        for part in self._entries.parts(records):
+            self._take_part(part)
+
+    def _take_part(self, entries: Mapping[int, Sequence[Entry]]) -> None:
         roles = self._roles
         cut = [roles.cut(partition, listed) for partition, listed in entries.items()]
         roles.count(record for effects in cut for record in effects.activity)

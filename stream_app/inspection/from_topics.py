@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from stream_app.inspection.catalogue import Catalogue, read_catalogue
+from stream_app.inspection.catalogue import Catalogue
 from stream_app.inspection.choice import Recommender
 from stream_app.inspection.published import OnRead, PublishedTopics, TrendsAsOf, published_of
 from stream_app.inspection.question import Question, check_found, offsets_without
@@ -162,7 +162,10 @@ async def _read(settings: Settings, question: Question, model: ServedModel, on_r
         )
         complete = await topics.complete_epoch()
         joins = {one.offset: _join(one, lists.get(one.offset), settings, complete) for one in user.answered}
-        change = _change(user)
+        change, catalogue = _change(user), Catalogue()
+        items = await load_items(
+            settings, model, "faiss", lambda run: catalogue.take(zip(run.keys, run.values, strict=True))
+        )
         return _Facts(
             partition=partition,
             source=topics.name_of(EVENTS),
@@ -173,8 +176,8 @@ async def _read(settings: Settings, question: Question, model: ServedModel, on_r
             scorers=await topics.scorers_as_of({join.scorer_epoch for join in joins.values()}, release),
             change=change,
             activity=await topics.activity_of(change.items),
-            catalogue=read_catalogue(await topics.catalogue_records()),
-            items=(await load_items(settings, model, "faiss")).view,
+            catalogue=catalogue,
+            items=items.view,
             notes=notes,
         )
 

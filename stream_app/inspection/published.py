@@ -23,6 +23,7 @@ from stream_app.records import (
     SliceVectorRecord,
     TrendEpochRecord,
     TrendRecord,
+    is_erased,
 )
 from stream_app.settings import Settings
 from stream_app.stages.learning import Scorer
@@ -34,7 +35,6 @@ from stream_app.topics import (
     EVENTS,
     ITEM_ACTIVITY,
     ITEM_TRENDS,
-    ITEMS,
     RECOMMENDATIONS,
     SCORER_WEIGHTS,
     SLICE_VECTORS,
@@ -117,12 +117,12 @@ class PublishedTopics:
         return start
 
     async def slices_of(self, user_id: str, partition: int) -> list[SliceRecord]:
-        """All slice revisions of a user that were published."""
-        return [_SLICE.decode(value) async for value in self._values_of(SLICES, user_id, partition)]
+        """All slice revisions of a user that were published, behind the newest erasure."""
+        return [_SLICE.decode(value) for value in await self._newest_values_of(SLICES, user_id, partition)]
 
     async def vectors_of(self, user_id: str, partition: int, release: str) -> list[SliceVectorRecord]:
-        """All slice vectors of a user that a release published, in order."""
-        found = [_VECTOR.decode(value) async for value in self._values_of(SLICE_VECTORS, user_id, partition)]
+        """All slice vectors of a user that a release published, in order, behind the newest erasure."""
+        found = [_VECTOR.decode(value) for value in await self._newest_values_of(SLICE_VECTORS, user_id, partition)]
         return [record for record in found if record.release == release]
 
     async def lists_of(self, user_id: str, partition: int, offsets: Collection[int]) -> dict[int, Recommendation]:
@@ -200,15 +200,21 @@ class PublishedTopics:
             if record.key in keys and record.value is not None
         ]
 
-    async def catalogue_records(self) -> list[tuple[bytes | None, bytes | None]]:
-        """Keys and values of the catalogue."""
-        return [(record.key, record.value) async for record in self._records(ITEMS)]
-
     async def _values_of(self, topic: str, user_id: str, partition: int) -> AsyncIterator[bytes]:
         key = user_id.encode("utf-8", "surrogatepass")
         async for record in self._records(topic, [partition]):
             if record.key == key and record.value is not None:
                 yield record.value
+
+    async def _newest_values_of(self, topic: str, user_id: str, partition: int) -> list[bytes]:
+        """The user's values behind the newest erasure."""
+        found: list[bytes] = []
+        async for value in self._values_of(topic, user_id, partition):
+            if is_erased(value):
+                found.clear()
+            else:
+                found.append(value)
+        return found
 
     async def _records(self, topic: str, partitions: Collection[int] | None = None) -> AsyncIterator[StoredRecord]:
         num_read = 0

@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 import msgspec
 
 from stream_app.inspection.user_log import Entry
-from stream_app.records import STRICT_HEADER, ActivityRecord, Event, SliceRecord
+from stream_app.records import STRICT_HEADER, ActivityRecord, Erasure, Event, SliceRecord
 from stream_app.settings import Settings
 from stream_app.settings_rules import sequence_stage, slicing_rule
 from stream_app.stages.clean import Rejection
-from stream_app.stages.intake import Tick, take_record
+from stream_app.stages.intake import Content, take_record
 from stream_app.stages.sequence import KeptHistory, SequenceEffects
 from stream_app.stages.slicing import SlicingRule
 
-APPLIED, APPLIED_LATE, DEAD_LETTER = "applied", "applied_late", "dead_letter"
-"""Outcomes of an event; the other ones are the names under which dropped events are counted."""
+APPLIED, APPLIED_LATE, DEAD_LETTER, ERASED = "applied", "applied_late", "dead_letter", "erased"
+"""Outcomes of a record; the other ones are the names under which dropped events are counted. `erased` is that of an
+erasure: all before it is forgotten."""
 
 FULL, GAP, SPAN, SILENCE = "full", "gap", "span", "silence"
 """Why a slice closed: it was full, the user's next event was too far from its end or its start, or the partition's
@@ -44,7 +45,8 @@ class TracedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class Trace:
-    """What the sequence role makes of one user's records.
+    """What the sequence role makes of one user's records. But for `events` and `activity` this begins behind the newest
+    erasure.
 
     Args:
         events: Each record with its outcome, in order of offset.
@@ -101,8 +103,18 @@ class _Tracer:
         take_record(self._stage, entry.content, entry.offset, headers, is_counted=False)
         effects = self._stage.end_run(entry.offset, 0)
         self.kept = effects.changed.get(self._user_id, self.kept)
+        if effects.erased:
+            self._begin_anew(entry)
+            return
         reasons = [name for name, num in self._stage.dropped.items() if num > dropped.get(name, 0)]
         self._note(entry, effects, reasons[0] if reasons else None, newest_ms)
+
+    def _begin_anew(self, entry: Entry) -> None:
+        """Forget what was seen of the user's slices."""
+        made, self.kept = self.trace, None
+        made.revisions, made.closed_by, made.answered = [], {}, None
+        ts = entry.content.ts if isinstance(entry.content, Erasure) else None
+        made.events.append(TracedEvent(offset=entry.offset, outcome=ERASED, ts=ts))
 
     def _load(self, users: Sequence[str]) -> dict[str, KeptHistory]:
         return {user: self.kept for user in users if self.kept is not None}
@@ -136,9 +148,7 @@ def _traced(event: Event, offset: int, outcome: str, seq: int | None) -> TracedE
     )
 
 
-def _why_closed(
-    record: SliceRecord, content: Event | Rejection | Tick, fresh: SliceRecord | None, rule: SlicingRule
-) -> str:
+def _why_closed(record: SliceRecord, content: Content, fresh: SliceRecord | None, rule: SlicingRule) -> str:
     """Why this revision is the first closed one of its slice; `content` is the record that caused it."""
     if len(record.events) >= rule.slice_events:
         return FULL

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stream_app.records import STRICT_HEADER, TICK_HEADER, Event
+from stream_app.records import STRICT_HEADER, TICK_HEADER, Erasure, Event
 from stream_app.stages.clean import CleanRules
 from stream_app.stages.intake import Content, Headers, Tick, read_record
 
@@ -80,7 +80,7 @@ class UserLog:
 
     def _take_own(self, entry: Entry, timestamp_ms: int) -> bool:
         # What is no event has no event time; the record's own stands for it.
-        ts_ms = entry.content.ts if isinstance(entry.content, Event) else timestamp_ms
+        ts_ms = entry.content.ts if isinstance(entry.content, Event | Erasure) else timestamp_ms
         if self._until_ms is not None and ts_ms > self._until_ms:
             self.is_over, self.ended_by_ms = True, ts_ms
             return False

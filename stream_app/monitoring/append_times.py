@@ -32,7 +32,7 @@ def oldest_live(run: Run) -> int | None:
 def oldest_carried(run: Run) -> int | None:
     """The oldest time (ms) that records of a run carry; None where none does."""
     texts = [text for headers in run.headers if headers for name, text in headers if name == APPENDED_HEADER]
-    times = [int(text) for text in texts if text.isdigit() and len(text) <= MAX_DIGITS]
+    times = [int(text) for text in texts if text and text.isdigit() and len(text) <= MAX_DIGITS]
     return min(times, default=None)
 
 

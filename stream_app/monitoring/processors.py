@@ -65,7 +65,8 @@ class CountedSequence(_Wrapped):
         self.drops(drops)
         self.dead_letters(dead_letters)
         counts = {"dropped": sum(drops.values()), "dead_letter": sum(dead_letters.values())}
-        self.outcomes({"applied": self.stage.applied - applied, **counts})
+        # Less than nothing where a history was erased that a worker which died had counted twice.
+        self.outcomes({"applied": max(0, self.stage.applied - applied), **counts})
         return replace(effects, outputs=carry_on(effects.outputs, self.slices, oldest_live(run)))
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
 
 from stream_app.errors import LogFormatError
+from stream_app.records import ERASE_TYPE
 
 TsUnit = Literal["ms", "s", "us"]
 """Unit of integer times in a log."""
@@ -33,7 +34,7 @@ class TopicRow(NamedTuple):
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...]
+    headers: tuple[tuple[str, bytes | None], ...]
     has_user: bool
 
 
@@ -112,15 +113,17 @@ def match_columns(seen: Collection[str], fields: Mapping[str, str] | None, *, wh
 def event_of(row: Mapping[str, object], columns: Mapping[str, str], unit: TsUnit) -> Event | None:
     """The event that a row stands for; None if a required field is missing, empty or of a wrong kind.
 
-    Optional fields are passed on as they are if they cannot be converted: the stream judges them.
+    An erasure has no item. Optional fields are passed on as they are if they cannot be converted: the stream judges
+    them.
     """
     user_id = text_of(row.get(columns["user_id"]))
     item_id = text_of(row.get(columns["item_id"]))
     kind = text_of(row.get(columns["type"]))
     ts = ts_ms_of(row.get(columns["ts"]), unit)
-    if user_id is None or item_id is None or kind is None or ts is None:
+    if user_id is None or kind is None or ts is None or (item_id is None and kind != ERASE_TYPE):
         return None
-    event: Event = {"user_id": user_id, "item_id": item_id, "type": kind, "ts": ts}
+    item: Event = {} if item_id is None else {"item_id": item_id}
+    event: Event = {"user_id": user_id, **item, "type": kind, "ts": ts}
     for field in OPTIONAL:
         if field in columns:
             add_optional(event, field, row.get(columns[field]))

@@ -201,7 +201,7 @@ async def look_up(settings: Settings, topic: str, ends: Mapping[int, int]) -> Ar
         return Arrived([record async for record in reader.read_range(topic, ranges) if is_strict(record.headers)])
 
 
-def is_strict(headers: Iterable[tuple[str, bytes]]) -> bool:
+def is_strict(headers: Iterable[tuple[str, bytes | None]]) -> bool:
     """Whether a record is an event of a replay."""
     return any(name == STRICT_HEADER for name, _ in headers)
 

@@ -14,7 +14,7 @@ import msgspec
 
 from stream_app.errors import LogFormatError, UsageError
 from stream_app.kafka import partition_of
-from stream_app.records import Item
+from stream_app.records import ERASE_TYPE, Item
 from stream_app.replay.pacing import Pacer, Schedule
 from stream_app.replay.pausing import Pauses, any_set
 from stream_app.replay.place import FORMAT, Arrived, Keeping, Place, PlaceFile, check_same, look_up
@@ -241,7 +241,7 @@ def check_types(rows: Sequence[AnyRow], plan: ReplayPlan, settings: Settings) ->
         UsageError: Names the types, and the setting or flag that mends it.
     """
     types = {plan.type_of(row) for row in rows if isinstance(row, dict)}
-    if unknown := sorted(types - set(settings.event_types)):
+    if unknown := sorted(types - set(settings.event_types) - {ERASE_TYPE}):
         accepted = ", ".join(settings.event_types)
         raise UsageError(
             f"The log has events of the types {', '.join(unknown[:10])}; accepted are {accepted}.",

@@ -185,7 +185,7 @@ def describe(path: str | Path, fields: Mapping[str, str] | None = None, *, ts_un
         num_rows += len(chunk)
         events = [row for row in chunk if isinstance(row, dict)]
         users.update(event["user_id"] for event in events)
-        items.update(event["item_id"] for event in events)
+        items.update(event["item_id"] for event in events if "item_id" in event)
         types.update(str(event["type"]) for event in events)
         for ts in (ts for event in events if isinstance(ts := event["ts"], int)):
             is_sorted = is_sorted and (before is None or before <= ts)

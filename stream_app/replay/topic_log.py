@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import orjson
 
-from stream_app.records import STRICT_HEADER, TICK_HEADER, Event
+from stream_app.records import STRICT_HEADER, TICK_HEADER, Erasure, Event
 from stream_app.replay.fields import TopicRow
 from stream_app.replay.planning import MAX_TICK_MS
 from stream_app.replay.ranges import Ranges, check_kept
@@ -137,7 +137,7 @@ class Lane:
                 record.key,
                 record.value,
                 own_headers(record.headers),
-                isinstance(content, Event) or names_user(record.key, record.value, self._rules),
+                isinstance(content, Event | Erasure) or names_user(record.key, record.value, self._rules),
             )
         )
 
@@ -168,7 +168,7 @@ def merged(lanes: Mapping[int, Lane], fill: Callable[[], None]) -> Iterator[Topi
             heapq.heappop(waiting)
 
 
-def own_headers(headers: Sequence[tuple[str, bytes]]) -> tuple[tuple[str, bytes], ...]:
+def own_headers(headers: Sequence[tuple[str, bytes | None]]) -> tuple[tuple[str, bytes | None], ...]:
     """The headers that no replay has put there."""
     return tuple(header for header in headers if header[0] not in (STRICT_HEADER, TICK_HEADER))
 

@@ -8,28 +8,27 @@ thorough path would have said the same; everything doubtful takes the thorough p
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import msgspec
 import orjson
 
-from stream_app.records import Event
+from stream_app.records import ERASE_TYPE, Erasure, Event
 from stream_app.stages.strict_json import (
     SHOWN_CHARS,
-    TYPE_NAMES,
     RefusedError,
     Rejection,
     refuse,
     shown,
     strict_object,
+    timestamp_ms,
     utf8_text,
+    wrong_type,
 )
 
-__all__ = ["CleanRules", "Rejection", "clean_event", "clean_thoroughly"]
+__all__ = ["CleanRules", "Rejection", "clean_erasure", "clean_event", "clean_thoroughly", "may_be_erasure"]
 
 MAX_VALUE_BYTES: Final = 64 * 1024
 """Longest value. A real event has 100 to 1,000 bytes; 64 KiB still fits hundreds in one fetch of 16 MiB."""
@@ -49,12 +48,11 @@ MAX_NUMBER: Final = 1e15
 ID_FIELDS: Final = ("user_id", "item_id", "event_id", "session_id", "recommendation_id")
 REQUIRED_FIELDS: Final = ("user_id", "item_id", "type", "ts")
 
+_ERASURE_MARKS: Final = (ERASE_TYPE.encode(), b"\\u00")
+"""One of these is in every erasure: its type, or a letter of it that is escaped."""
+
 _NUM_FIELDS: Final = len(Event.__struct_fields__)
 _SPACED_COLONS: Final = (b" :", b"\t:", b"\n:", b"\r:")
-_RFC3339: Final = re.compile(
-    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
-)
-_UNIX_START: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,8 @@ class CleanRules:
         field_map: Our field name to the producers' field name, where they differ.
 
     Raises:
-        ValueError: The field map names no field of ours, or gives two of ours the same producer field.
+        ValueError: The field map names no field of ours, or gives two of ours the same producer field; or an event
+            type is that of erasures.
     """
 
     event_types: Mapping[str, float]
@@ -81,6 +80,8 @@ class CleanRules:
         names = [self.producer_name(name) for name in Event.__struct_fields__]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"the field map gives {', '.join(twice)} to two fields of ours")
+        if ERASE_TYPE in self.event_types:
+            raise ValueError(f"no event type may be called {ERASE_TYPE}, which asks for a user to be erased")
         object.__setattr__(self, "_decoder", msgspec.json.Decoder(_struct_for(self.field_map)))
 
     def producer_name(self, name: str) -> str:
@@ -123,6 +124,30 @@ def clean_thoroughly(key: bytes | None, value: bytes | None, record_ts_ms: int, 
     try:
         user_key, text = _texts(key, value)
         return _event_of(strict_object(text), user_key, record_ts_ms, rules)
+    except RefusedError as refused:
+        return refused.rejection
+
+
+def may_be_erasure(value: bytes | None) -> bool:
+    """Whether a value may be an erasure; most events are not in doubt."""
+    return value is not None and any(mark in value for mark in _ERASURE_MARKS)
+
+
+def clean_erasure(
+    key: bytes | None, value: bytes | None, record_ts_ms: int, rules: CleanRules
+) -> Erasure | Rejection | None:
+    """The erasure in one record, or why it is refused; None where the record is of no such type. Never raises.
+
+    Arguments as of `clean_event`. Cost: two looks for a few bytes, where the record is of another type.
+    """
+    if not may_be_erasure(value):
+        return None
+    try:
+        user_key, text = _texts(key, value)
+        document = strict_object(text)
+        if document.get(rules.producer_name("type")) != ERASE_TYPE:
+            return None
+        return _erasure_of(document, user_key, record_ts_ms, rules)
     except RefusedError as refused:
         return refused.rejection
 
@@ -221,18 +246,38 @@ def _texts(key: bytes | None, value: bytes | None) -> tuple[str, str]:
     return utf8_text("key", key), utf8_text("value", value)
 
 
-def _event_of(document: Mapping[str, Any], user_key: str, record_ts_ms: int, rules: CleanRules) -> Event:
+def _fields_of(document: Mapping[str, Any], required: Sequence[str], rules: CleanRules) -> dict[str, Any]:
+    """The values of the document by our field names."""
     found = {
         name: document[theirs] for name in Event.__struct_fields__ if (theirs := rules.producer_name(name)) in document
     }
-    for name in REQUIRED_FIELDS:
+    for name in required:
         if name not in found:
             refuse("missing_field", f"the field {shown(rules.producer_name(name))} is missing")
+    return found
+
+
+def _erasure_of(document: Mapping[str, Any], user_key: str, record_ts_ms: int, rules: CleanRules) -> Erasure:
+    found = _fields_of(document, ("user_id", "ts"), rules)
+    if found.get("item_id") is not None:
+        refuse("erasure_of_item", f"a record of the type {ERASE_TYPE} names an item; expected the user alone")
+    erasure = Erasure(
+        user_id=_required_text(found, "user_id", rules),
+        ts=timestamp_ms(found["ts"], rules.producer_name("ts")),
+        event_id=_text(found, "event_id", rules),
+    )
+    _check_user(erasure.user_id, user_key)
+    _check_time(erasure.ts, record_ts_ms, rules)
+    return erasure
+
+
+def _event_of(document: Mapping[str, Any], user_key: str, record_ts_ms: int, rules: CleanRules) -> Event:
+    found = _fields_of(document, REQUIRED_FIELDS, rules)
     event = Event(
         user_id=_required_text(found, "user_id", rules),
         item_id=_required_text(found, "item_id", rules),
         type=_required_text(found, "type", rules),
-        ts=_timestamp_ms(found["ts"], rules.producer_name("ts")),
+        ts=timestamp_ms(found["ts"], rules.producer_name("ts")),
         event_id=_text(found, "event_id", rules),
         session_id=_text(found, "session_id", rules),
         query=_text(found, "query", rules),
@@ -246,35 +291,34 @@ def _event_of(document: Mapping[str, Any], user_key: str, record_ts_ms: int, rul
 
 
 def _check_meaning(event: Event, user_key: str, record_ts_ms: int, rules: CleanRules) -> None:
-    if event.user_id != user_key:
-        key, user = shown(user_key, SHOWN_CHARS // 2), shown(event.user_id, SHOWN_CHARS // 2)
-        refuse("key_mismatch", f"the key is {key}, the user {user}; they must be equal")
+    _check_user(event.user_id, user_key)
     if event.type not in rules.event_types:
         known = ", ".join(sorted(rules.event_types))
         refuse("unknown_type", f"the type is {shown(event.type)}; accepted are {known}")
-    if event.ts < 0:
-        refuse("negative_ts", f"the event time is {event.ts} ms; expected milliseconds since 1970, not negative")
-    if event.ts > record_ts_ms + rules.max_future_ms:
+    _check_time(event.ts, record_ts_ms, rules)
+
+
+def _check_user(user_id: str, user_key: str) -> None:
+    if user_id != user_key:
+        key, user = shown(user_key, SHOWN_CHARS // 2), shown(user_id, SHOWN_CHARS // 2)
+        refuse("key_mismatch", f"the key is {key}, the user {user}; they must be equal")
+
+
+def _check_time(ts: int, record_ts_ms: int, rules: CleanRules) -> None:
+    if ts < 0:
+        refuse("negative_ts", f"the event time is {ts} ms; expected milliseconds since 1970, not negative")
+    if ts > record_ts_ms + rules.max_future_ms:
         refuse(
             "ts_in_future",
-            f"the event time {event.ts} ms is {event.ts - record_ts_ms} ms after the record's own; "
+            f"the event time {ts} ms is {ts - record_ts_ms} ms after the record's own; "
             f"at most {rules.max_future_ms} ms are allowed",
         )
-
-
-def _wrong_type(name: str, seen: object, expected: str) -> NoReturn:
-    if isinstance(seen, float) and math.isinf(seen):
-        refuse(
-            "number_out_of_range",
-            f"the field {shown(name)} is a number too large to read; expected {expected}",
-        )
-    refuse("wrong_type", f"the field {shown(name)} is {TYPE_NAMES[type(seen)]}; expected {expected}")
 
 
 def _required_text(found: Mapping[str, Any], name: str, rules: CleanRules) -> str:
     text = _text(found, name, rules)
     if text is None:
-        _wrong_type(rules.producer_name(name), None, "text")
+        wrong_type(rules.producer_name(name), None, "text")
     return text
 
 
@@ -284,7 +328,7 @@ def _text(found: Mapping[str, Any], name: str, rules: CleanRules) -> str | None:
     if text is None:
         return None
     if not isinstance(text, str):
-        _wrong_type(shown_name, text, "text")
+        wrong_type(shown_name, text, "text")
     if "\0" in text:
         refuse("nul_character", f"the field {shown(shown_name)} holds a NUL character")
     if name in ID_FIELDS and not text:
@@ -303,7 +347,7 @@ def _number(found: Mapping[str, Any], name: str, rules: CleanRules) -> float | N
     if number is None:
         return None
     if isinstance(number, bool) or not isinstance(number, (int, float)):
-        _wrong_type(rules.producer_name(name), number, "a number")
+        wrong_type(rules.producer_name(name), number, "a number")
     if not abs(number) <= MAX_NUMBER:
         shown_name = shown(rules.producer_name(name))
         refuse(
@@ -318,7 +362,7 @@ def _context(found: Mapping[str, Any], rules: CleanRules) -> dict[str, Any] | No
     if context is None:
         return None
     if not isinstance(context, dict):
-        _wrong_type(rules.producer_name("context"), context, "an object")
+        wrong_type(rules.producer_name("context"), context, "an object")
     if fault := _context_fault(context, 1):
         reason, detail = fault
         refuse(reason, f"in the field {shown(rules.producer_name('context'))}: {detail}")
@@ -340,22 +384,3 @@ def _context_fault(node: Any, depth: int) -> tuple[str, str] | None:
     children = [*node, *node.values()] if isinstance(node, dict) else node
     faults = (_context_fault(child, depth + 1) for child in children)
     return next((fault for fault in faults if fault is not None), None)
-
-
-def _timestamp_ms(seen: Any, name: str) -> int:
-    """Milliseconds since 1970 of an integer or an RFC 3339 text with a zone; parts below 1 ms are cut off."""
-    if isinstance(seen, int) and not isinstance(seen, bool):
-        return seen
-    if not isinstance(seen, str):
-        _wrong_type(name, seen, "integer milliseconds since 1970, or RFC 3339 text")
-    if (parts := _RFC3339.fullmatch(seen)) is None:
-        refuse(
-            "bad_timestamp",
-            f"the field {shown(name)} is {shown(seen)}; expected like 2024-05-31T12:00:00.000Z",
-        )
-    day, time, fraction, zone = parts.groups()
-    try:
-        whole = datetime.fromisoformat(f"{day}T{time}{'+00:00' if zone in 'Zz' else zone}")
-    except ValueError as error:
-        refuse("bad_timestamp", f"the field {shown(name)} is {shown(seen)}, which is no time: {error}")
-    return (whole - _UNIX_START) // timedelta(milliseconds=1) + int((fraction or "0")[:3].ljust(3, "0"))

@@ -1,15 +1,18 @@
-"""What a record on `events` is: an event, a tick of a replay's clock, or refused; and how the stage takes each."""
+"""What a record on `events` is: an event, an erasure, a tick of a replay's clock, or refused; and how the stage takes
+each.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stream_app.records import STRICT_HEADER, TICK_HEADER, Event
-from stream_app.stages.clean import CleanRules, Rejection, clean_event
+from stream_app.records import STRICT_HEADER, TICK_HEADER, Erasure, Event
+from stream_app.stages.clean import CleanRules, Rejection, clean_erasure, clean_event
 from stream_app.stages.sequence import SequenceStage
 
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
+"""Kafka lets a value be null."""
 
 MAX_TICK_DIGITS = 15
 """Longest time (ms) of a tick: 15 digits last until the year 33658, and a longer one is a mistake."""
@@ -23,7 +26,7 @@ class Tick:
     last: bool
 
 
-Content = Event | Rejection | Tick
+Content = Event | Erasure | Rejection | Tick
 
 
 def read_record(
@@ -32,7 +35,7 @@ def read_record(
     """What one record says; never raises, whatever the bytes. `timestamp_ms` is the record's own time."""
     if headers and (tick := _tick(headers)) is not None:
         return tick
-    return clean_event(key, value, timestamp_ms, rules)
+    return clean_erasure(key, value, timestamp_ms, rules) or clean_event(key, value, timestamp_ms, rules)
 
 
 def take_record(stage: SequenceStage, content: Content, offset: int, headers: Headers, *, is_counted: bool) -> None:
@@ -43,11 +46,14 @@ def take_record(stage: SequenceStage, content: Content, offset: int, headers: He
         content: What `read_record` made of the record.
         offset: Its place in the partition.
         headers: Its headers.
-        is_counted: The totals reflect the record already; only dead letters need to know, since histories know for
-            themselves.
+        is_counted: The totals reflect the record already. Dead letters and erasures need to know, and events whose
+            history is there no more; other histories know for themselves.
     """
     if isinstance(content, Event):
-        stage.take_event(content, offset, strict=any(name == STRICT_HEADER for name, _ in headers))
+        is_strict = any(name == STRICT_HEADER for name, _ in headers)
+        stage.take_event(content, offset, strict=is_strict, is_counted=is_counted)
+    elif isinstance(content, Erasure):
+        stage.take_erasure(content.user_id, offset, is_counted=is_counted)
     elif isinstance(content, Tick):
         stage.take_tick(content.ts_ms, offset, last=content.last)
     elif not is_counted:
@@ -57,7 +63,7 @@ def take_record(stage: SequenceStage, content: Content, offset: int, headers: He
 def _tick(headers: Headers) -> Tick | None:
     for name, value in headers:
         if name == TICK_HEADER:
-            text, _, rest = value.partition(b" ")
+            text, _, rest = (value or b"").partition(b" ")
             is_time = text.isdigit() and len(text) <= MAX_TICK_DIGITS
             return Tick(int(text), rest == b"last") if is_time else None
     return None

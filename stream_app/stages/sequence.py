@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from stream_app.records import ActivityRecord, Event, ProgressRecord, SliceEvent, SliceRecord, StatusRecord
+from stream_app.records import (
+    ActivityRecord,
+    ErasedRecord,
+    Event,
+    ProgressRecord,
+    SliceEvent,
+    SliceRecord,
+    StatusRecord,
+)
 from stream_app.stages.clock import PartitionClock
 from stream_app.stages.popularity import NUM_BEFORE
 from stream_app.stages.score_rule import ScoreRule
@@ -33,10 +41,16 @@ from stream_app.stages.slicing import (
 
 
 class PartitionTotals(msgspec.Struct, array_like=True):
-    """Facts of the partition that belong to no user: its clock, and what was dead-lettered, by reason."""
+    """Facts of the partition that belong to no user: its clock, and what was dead-lettered, by reason.
+
+    `applied` and `dropped` count what no history counts any more: the events of histories that were erased, and the
+    erasures.
+    """
 
     clock: PartitionClock = msgspec.field(default_factory=PartitionClock)
     dead_lettered: dict[str, int] = {}
+    applied: int = 0
+    dropped: dict[str, int] = {}
 
 
 @dataclass
@@ -53,15 +67,22 @@ Load = Callable[[Sequence[str]], Mapping[str, KeptHistory]]
 
 @dataclass
 class SequenceEffects:
-    """What a run caused, in order of publication, and the histories it changed.
+    """What a run caused, in order of publication, and the histories it changed, and those it `removed`.
 
-    `progress` is to be published behind the slices, where the partition has come to another scorer-epoch.
+    `erased` stand between the slices, by their offsets. `progress` is to be published behind the slices, where the
+    partition has come to another scorer-epoch.
     """
 
     slices: list[SliceRecord] = field(default_factory=list)
+    erased: list[ErasedRecord] = field(default_factory=list)
     progress: ProgressRecord | None = None
     activity: list[ActivityRecord] = field(default_factory=list)
     changed: dict[str, KeptHistory] = field(default_factory=dict)
+    removed: list[str] = field(default_factory=list)
+
+    def published(self) -> list[SliceRecord | ErasedRecord]:
+        """What is to be published for users, in order."""
+        return sorted([*self.slices, *self.erased], key=lambda record: record.offset)
 
 
 @dataclass
@@ -119,29 +140,39 @@ class SequenceStage:
     def restore(self, histories: Iterable[tuple[str, UserHistory]], totals: PartitionTotals | None) -> None:
         """Take up the kept state: count totals and set the timers of open slices."""
         self.totals = totals or PartitionTotals()
+        self.applied, self.dropped = self.totals.applied, dict(self.totals.dropped)
         for user_id, history in histories:
             self.num_users += 1
             self.applied += history.applied
-            for reason, num in history.dropped.items():
-                self.dropped[reason] = self.dropped.get(reason, 0) + num
+            self.dropped = _sum_of(self.dropped, history.dropped)
             self._set_timer(user_id, history)
 
     def begin_run(self, users: Sequence[str], load: Load) -> None:
         """Start a run whose events belong to `users`."""
         self._begin(dict(load(users)), load)
 
-    def take_event(self, event: Event, offset: int, *, strict: bool) -> None:
-        """Apply one valid event; one whose offset its user's history reflects already changes nothing.
+    def take_event(self, event: Event, offset: int, *, strict: bool, is_counted: bool = False) -> None:
+        """Apply one valid event; one whose offset its user's history reflects already changes nothing. Nor does one
+        that `is_counted` in the totals: if its user has no history, that was erased.
 
         A `strict` event (of a replay) moves no clock, only ticks do: else whether a late event finds its slice
         closed would depend on who else is in the partition.
         """
         if not strict:
             self.totals.clock.advance(event.ts)
-        kept = self._kept(event.user_id)
-        if offset > kept.position:
+        if not is_counted and offset > (kept := self._kept(event.user_id)).position:
             self._apply(event, offset, kept, strict=strict)
         self._close_silent(offset)
+
+    def take_erasure(self, user_id: str, offset: int, *, is_counted: bool = False) -> None:
+        """Forget a user, unless the history is one that began behind this erasure. It moves no clock."""
+        kept = self._found(user_id)
+        if kept is not None and kept.position < offset:
+            self._forget(user_id, kept.history, is_counted=is_counted)
+        if not is_counted:
+            self.applied += 1
+            self.totals.applied += 1
+            self._effects.erased.append(ErasedRecord(user_id=user_id, partition=self.partition, offset=offset))
 
     def take_tick(self, ts_ms: int, offset: int, *, last: bool) -> None:
         """Event time has come to `ts_ms`: all events before it were sent. The last tick lets go of the clock."""
@@ -163,6 +194,7 @@ class SequenceStage:
         # In order of their newest events: a user's fresh slice comes last, so its list knows of all others; and the
         # epochs that lists join never go back, wherever a reader's runs begin.
         effects.slices.extend(sorted(records, key=lambda record: (record.offset, record.seq)))
+        effects.removed.extend(user_id for user_id in self._forgotten if user_id not in effects.changed)
         self._effects.progress = self._new_progress()
         mark = (self.totals.clock.epoch(self._epoch_ms), self.totals.clock.strict)
         if mark != self._marked:
@@ -202,18 +234,42 @@ class SequenceStage:
         self._loaded = loaded
         self._load = load
         self._touched: dict[str, _Touched] = {}
+        self._forgotten: dict[str, None] = {}
         self._sampled: list[SliceRecord] = []
         self._effects = SequenceEffects()
 
     def _kept(self, user_id: str) -> KeptHistory:
-        kept = self._loaded.get(user_id)
+        kept = self._found(user_id)
         if kept is None:
-            kept = self._load([user_id]).get(user_id)
-            if kept is None:
-                kept = KeptHistory(UserHistory())
-                self.num_users += 1
+            kept = KeptHistory(UserHistory())
+            self.num_users += 1
             self._loaded[user_id] = kept
         return kept
+
+    def _found(self, user_id: str) -> KeptHistory | None:
+        kept = self._loaded.get(user_id)
+        if kept is None and user_id not in self._forgotten:
+            kept = self._load([user_id]).get(user_id)
+            if kept is not None:
+                self._loaded[user_id] = kept
+        return kept
+
+    def _forget(self, user_id: str, history: UserHistory, *, is_counted: bool) -> None:
+        """Forget a history and all that it caused in this run but what the scorer learns from.
+
+        Of an erasure `is_counted` in the totals the worker before died before the history was gone: it was counted
+        twice since.
+        """
+        if is_counted:
+            self.applied -= history.applied
+            self.dropped = _sum_of(self.dropped, {reason: -num for reason, num in history.dropped.items()})
+        else:
+            self.totals.applied += history.applied
+            self.totals.dropped = _sum_of(self.totals.dropped, history.dropped)
+        self.num_users -= 1
+        self._forgotten[user_id] = None
+        for known in (self._loaded, self._touched, self._timed, self._effects.changed):
+            known.pop(user_id, None)
 
     def _apply(self, event: Event, offset: int, kept: KeptHistory, *, strict: bool) -> None:
         history = kept.history
@@ -300,3 +356,8 @@ class SequenceStage:
             before = touched.before[part.seq]
             record = slice_record(user_id, part, before, self.partition, fresh=fresh, join_epoch=join_epoch)
             yield msgspec.structs.replace(record, sampled=True) if sampled and fresh else record
+
+
+def _sum_of(counts: Mapping[str, int], others: Mapping[str, int]) -> dict[str, int]:
+    """The counts together."""
+    return {**counts, **{name: counts.get(name, 0) + num for name, num in others.items()}}

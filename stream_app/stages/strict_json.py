@@ -1,7 +1,8 @@
 """Strict JSON: one meaning or a refusal.
 
 Python's reader lets pass what two readers may understand differently: keys given twice, NaN, halves of
-surrogate pairs, nesting without end. Here each of them is refused, with a reason.
+surrogate pairs, nesting without end. Here each of them is refused, with a reason. So are fields of another kind than
+expected, and times that are none.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NoReturn
 
 MAX_DEPTH: Final = 32
@@ -23,6 +25,10 @@ SHOWN_CHARS: Final = 80
 """How many characters of a payload a detail may show, escapes included."""
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_RFC3339: Final = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
+)
+_UNIX_START: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 TYPE_NAMES: Final[Mapping[type, str]] = {
     str: "text",
@@ -150,3 +156,32 @@ def _check_depth_and_text(document: Any) -> None:
             waiting.extend((child, depth + 1) for child in node)
             if isinstance(node, dict):
                 waiting.extend((child, depth + 1) for child in node.values())
+
+
+def wrong_type(name: str, seen: object, expected: str) -> NoReturn:
+    """Refuse a field for what is seen in it."""
+    if isinstance(seen, float) and math.isinf(seen):
+        refuse(
+            "number_out_of_range",
+            f"the field {shown(name)} is a number too large to read; expected {expected}",
+        )
+    refuse("wrong_type", f"the field {shown(name)} is {TYPE_NAMES[type(seen)]}; expected {expected}")
+
+
+def timestamp_ms(seen: Any, name: str) -> int:
+    """Milliseconds since 1970 of an integer or an RFC 3339 text with a zone; parts below 1 ms are cut off."""
+    if isinstance(seen, int) and not isinstance(seen, bool):
+        return seen
+    if not isinstance(seen, str):
+        wrong_type(name, seen, "integer milliseconds since 1970, or RFC 3339 text")
+    if (parts := _RFC3339.fullmatch(seen)) is None:
+        refuse(
+            "bad_timestamp",
+            f"the field {shown(name)} is {shown(seen)}; expected like 2024-05-31T12:00:00.000Z",
+        )
+    day, time, fraction, zone = parts.groups()
+    try:
+        whole = datetime.fromisoformat(f"{day}T{time}{'+00:00' if zone in 'Zz' else zone}")
+    except ValueError as error:
+        refuse("bad_timestamp", f"the field {shown(name)} is {shown(seen)}, which is no time: {error}")
+    return (whole - _UNIX_START) // timedelta(milliseconds=1) + int((fraction or "0")[:3].ljust(3, "0"))

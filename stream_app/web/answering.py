@@ -34,12 +34,14 @@ class ListQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 def kept(held: Held, lines: list[RankedItem], query: ListQuery) -> list[RankedItem]:
     """The lines that a query lets through, as many as it asks for."""
+    if query.category is None and query.max_price is None:
+        return lines[: query.count]
     return [line for line in lines if _fits(held.catalogue, line.item_id, query)][: query.count]
 
 
 def list_answer(held: Held, made: Recommendation, query: ListQuery, *, user_id: str | None) -> ListAnswer:
     """A list as it is answered."""
-    items = [listed_item(line, held.catalogue) for line in kept(held, made.items, query)]
+    items = [listed_item(held, line) for line in kept(held, made.items, query)]
     if query.why and user_id is not None:
         items = _with_why(held, items, recent_of(held, user_id))
     return ListAnswer(
@@ -72,7 +74,7 @@ def popular_answer(held: Held, user_id: str, query: ListQuery) -> ListAnswer | N
         scorer_epoch=-1,
         age_ms=0,
         has_vector=False,
-        items=[listed_item(line, held.catalogue) for line in kept(held, lines, query)],
+        items=[listed_item(held, line) for line in kept(held, lines, query)],
         fallback="popular",
     )
 
@@ -84,15 +86,15 @@ def list_event(held: Held, made: Recommendation, freshness_ms: float | None) -> 
     return event_bytes("list", told, made.recommendation_id)
 
 
-def listed_item(line: RankedItem, catalogue: Catalogue) -> ListedItem:
-    """A line of a list with what the catalogue says of its item."""
-    item = catalogue.get(line.item_id)
+def listed_item(held: Held, line: RankedItem) -> ListedItem:
+    """A line of a list with what is known of its item."""
+    item = held.catalogue.get(line.item_id)
     return ListedItem(
         item_id=line.item_id,
-        title=catalogue.title(line.item_id),
+        title=held.catalogue.title(line.item_id),
         category=None if item is None else item.category,
         price=None if item is None else item.price,
-        available=item is None or item.available,
+        available=held.item_view.is_available(line.item_id),
         score=line.score,
         sources=line.sources,
     )
@@ -119,8 +121,6 @@ def _with_why(held: Held, items: list[ListedItem], recent: Recent) -> list[Liste
 
 
 def _fits(catalogue: Catalogue, item_id: str, query: ListQuery) -> bool:
-    if query.category is None and query.max_price is None:
-        return True
     item = catalogue.get(item_id)
     if item is None:
         return False

@@ -50,9 +50,9 @@ class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
 class ListAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A ranked list.
 
-    `age_ms` is how long ago this answer was put together (answers are kept for up to a second). `fallback` names what
-    stands in where the user has no list; the list then has no id. `freshness_ms` (streams only) is the time from the
-    event's arrival at this server to the list's.
+    `age_ms` is how long ago this answer was put together; that is done anew when its list or the catalogue changes.
+    `fallback` names what stands in where the user has no list; the list then has no id. `freshness_ms` (streams only)
+    is the time from the event's arrival at this server to the list's.
     """
 
     user_id: str | None
@@ -72,11 +72,17 @@ class ListAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Placed(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an event lies on its topic, and its time."""
+    """Where an event or an erasure lies on its topic, and its time."""
 
     partition: int
     offset: int
     ts: int
+
+
+class ErasedUser(msgspec.Struct, frozen=True, kw_only=True):
+    """Told to the streams of a user whose list is gone, because the user was erased."""
+
+    user_id: str
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):

@@ -113,6 +113,11 @@ class Route:
     cost: float = 1.0
     is_public: bool = False
 
+    @property
+    def name(self) -> str:
+        """What people and Prometheus call it."""
+        return f"{self.method} {self.path}"
+
 
 def response_of(route: Route, result: Result) -> web.StreamResponse:
     """The answer to be sent."""

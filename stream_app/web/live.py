@@ -12,7 +12,8 @@ from stream_app.settings_rules import clean_rules
 from stream_app.stages.clean import CleanRules
 from stream_app.topics import EVENTS, RECOMMENDATIONS
 from stream_app.web.answering import LIST, list_event
-from stream_app.web.answers import Figures, LiveEvent, LiveItem, LiveList
+from stream_app.web.answers import ErasedUser, Figures, LiveEvent, LiveItem, LiveList
+from stream_app.web.buckets import Bucket
 from stream_app.web.histories import slice_event
 from stream_app.web.memory import memory_mib
 from stream_app.web.state.arrivals import Arrivals, Measured
@@ -28,23 +29,9 @@ SAMPLES_PER_S: Final = 20
 SHOWN_ITEMS: Final = 3
 
 
-class Budget:
+def _samples() -> Bucket:
     """So many samples a second, spread over its tenths."""
-
-    def __init__(self, per_s: int) -> None:
-        self._per_s = per_s
-        self._left = 0.0
-        self._then_s = time.monotonic()
-
-    def take(self) -> bool:
-        """Whether there is one left."""
-        now_s = time.monotonic()
-        self._left = min(self._per_s / 10, self._left + (now_s - self._then_s) * self._per_s)
-        self._then_s = now_s
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
+    return Bucket(SAMPLES_PER_S, SAMPLES_PER_S / 10, 0.0, time.monotonic())
 
 
 class LiveFeed:
@@ -63,16 +50,17 @@ class LiveFeed:
         self._rules: CleanRules = clean_rules(held.settings)
         self._arrivals = Arrivals()
         self._measured = Measured()
-        self._events, self._lists = Budget(SAMPLES_PER_S), Budget(SAMPLES_PER_S)
+        self._events, self._lists = _samples(), _samples()
         self.newest_event_ts: int | None = None
 
     def take_events(self, run: Run) -> None:
         """Take records of `events`."""
-        self._arrivals.note(run.partition, run.offsets[0], run.offsets[-1], time.monotonic())
+        now_s = time.monotonic()
+        self._arrivals.note(run.partition, run.offsets[0], run.offsets[-1], now_s)
         self._event(run, len(run) - 1)
         if self._streams.has(LIVE):
             for place in range(len(run)):
-                if not self._events.take():
+                if self._events.take(1, now_s) > 0:
                     break
                 if (event := self._event(run, place)) is not None:
                     self._streams.tell(LIVE, event_bytes("event", event))
@@ -83,15 +71,22 @@ class LiveFeed:
         for key, value in zip(run.keys, run.values, strict=True):
             if key and value is not None:
                 self._take_list(key.decode("utf-8", "replace"), value, now_s)
+            elif key:
+                self._take_erased(key.decode("utf-8", "replace"))
 
     def _take_list(self, user_id: str, value: bytes, now_s: float) -> None:
         made = LIST.decode(value)
         self._held.lists.put(user_id, value)
         freshness_ms = self._freshness_ms(made, now_s)
-        if self._streams.has(LIVE) and self._lists.take():
+        if self._streams.has(LIVE) and self._lists.take(1, now_s) == 0:
             self._streams.tell(LIVE, event_bytes("list", self._live_list(made, freshness_ms)))
         if self._streams.has(user_id):
             self._streams.tell(user_id, list_event(self._held, made, freshness_ms))
+
+    def _take_erased(self, user_id: str) -> None:
+        self._held.lists.drop(user_id)
+        if self._streams.has(user_id):
+            self._streams.tell(user_id, event_bytes("erased", ErasedUser(user_id=user_id)))
 
     def take_slices(self, run: Run) -> None:
         """Take records of `slices`."""

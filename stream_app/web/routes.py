@@ -11,15 +11,17 @@ from stream_app.web.calls import Route
 
 EVENT_STREAM: Final = "text/event-stream"
 
+LIST: Final = Route(
+    method="GET",
+    path="/recommendations/{user_id}",
+    summary="The newest list of a user; what is popular for one without a list.",
+    handler=recommendations.of_user,
+    query=ListQuery,
+    answer=answers.ListAnswer,
+)
+
 LISTS: Final = (
-    Route(
-        method="GET",
-        path="/recommendations/{user_id}",
-        summary="The newest list of a user; what is popular for one without a list.",
-        handler=recommendations.of_user,
-        query=ListQuery,
-        answer=answers.ListAnswer,
-    ),
+    LIST,
     Route(
         method="POST",
         path="/events",
@@ -62,15 +64,16 @@ USERS: Final = (
     Route(
         method="DELETE",
         path="/users/{user_id}",
-        summary="Erase a user: not built yet, always answered with 501.",
+        summary="Erase a user: answered with the place in the log once Kafka has it; the roles then forget the user.",
         handler=users.erase,
-        answer=answers.Health,
+        answer=answers.Placed,
         status=202,
+        cost=5.0,
     ),
     Route(
         method="GET",
         path="/users/{user_id}/stream",
-        summary="A user's lists and slices as they change (events `list`, `slice`, `ping`).",
+        summary="A user's lists and slices as they change (events `list`, `slice`, `erased`, `ping`).",
         handler=recommendations.stream,
         content_type=EVENT_STREAM,
         cost=5.0,

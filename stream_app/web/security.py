@@ -16,6 +16,7 @@ from aiohttp import web
 
 from stream_app.errors import SettingsError
 from stream_app.settings import Settings
+from stream_app.web.buckets import Bucket
 from stream_app.web.problems import Problem
 
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -42,6 +43,14 @@ HEADERS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """On every answer that does not say otherwise."""
+
+
+def put_headers(response: web.StreamResponse) -> web.StreamResponse:
+    """The answer, with the headers that each has."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers["Server"] = HEADERS["Server"]
+    return response
 
 
 def token_of(settings: Settings) -> str:
@@ -108,7 +117,7 @@ class Guard:
         self._expected = f"Bearer {token}".encode() if token else b""
         self._rates = Rates(requests_per_s, clock_s)
 
-    def check(self, request: web.Request, *, cost: float, is_public: bool) -> None:
+    def check(self, request: web.BaseRequest, *, cost: float, is_public: bool) -> None:
         """Return where the request may go on.
 
         Args:
@@ -138,7 +147,7 @@ class Guard:
             )
 
 
-def check_origin(request: web.Request) -> None:
+def check_origin(request: web.BaseRequest) -> None:
     """Return where a write comes from the server's own page, or from no page at all.
 
     Raises:
@@ -150,7 +159,7 @@ def check_origin(request: web.Request) -> None:
 
 
 class Rates:
-    """How much each client has asked for lately: a bucket that fills evenly, and that requests take from.
+    """How much each client has asked for lately: a bucket for each, full at first.
 
     Args:
         per_s: What flows into each bucket.
@@ -159,8 +168,9 @@ class Rates:
 
     def __init__(self, per_s: float, clock_s: Callable[[], float]) -> None:
         self._per_s = per_s
+        self._most = per_s * BURST_S
         self._clock_s = clock_s
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
     def take(self, client: str, cost: float) -> None:
         """Take `cost` from a client's bucket.
@@ -169,20 +179,19 @@ class Rates:
             Problem: 429 where there is not so much in it; says after how many seconds there will be.
         """
         now_s = self._clock_s()
-        left, then_s = self._buckets.get(client, (self._per_s * BURST_S, now_s))
-        left = min(self._per_s * BURST_S, left + (now_s - then_s) * self._per_s)
+        bucket = self._buckets.get(client)
+        if bucket is None:
+            bucket = self._buckets[client] = Bucket(self._per_s, self._most, self._most, now_s)
+            if len(self._buckets) > MAX_CLIENTS:
+                self._buckets.popitem(last=False)
+        else:
+            self._buckets.move_to_end(client)
         # The dearest request must be possible however low the limit is.
-        cost = min(cost, self._per_s * BURST_S)
-        is_enough = left >= cost
-        self._buckets[client] = (left - cost if is_enough else left, now_s)
-        self._buckets.move_to_end(client)
-        if len(self._buckets) > MAX_CLIENTS:
-            self._buckets.popitem(last=False)
-        if not is_enough:
-            wait_s = max(1, round((cost - left) / self._per_s + 0.5))
+        wait_s = bucket.take(min(cost, self._most), now_s)
+        if wait_s > 0:
             raise Problem(
                 429,
                 f"More requests than {self._per_s:g} a second came from this address.",
                 mend="wait as long as Retry-After says, or raise serve_requests_per_s",
-                headers={"Retry-After": str(wait_s)},
+                headers={"Retry-After": str(max(1, round(wait_s + 0.5)))},
             )

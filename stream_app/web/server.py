@@ -15,10 +15,11 @@ from aiohttp import web
 from stream_app.errors import UsageError
 from stream_app.settings import Settings
 from stream_app.web.calls import Call, Route, response_of
+from stream_app.web.kept_answers import KeptAnswers
 from stream_app.web.openapi import description
 from stream_app.web.problems import Problem
-from stream_app.web.routes import ROUTES
-from stream_app.web.security import HEADERS, MAX_BODY_BYTES, Guard, token_of
+from stream_app.web.routes import LIST, ROUTES
+from stream_app.web.security import MAX_BODY_BYTES, Guard, put_headers, token_of
 from stream_app.web.service import Service
 
 log = logging.getLogger("sliceflow.web")
@@ -44,6 +45,18 @@ def build_application(service: Service, guard: Guard) -> web.Application:
     return app
 
 
+async def started_runner(service: Service, guard: Guard) -> web.AppRunner:
+    """What serves the application, kept answers first; no socket yet."""
+    runner = web.AppRunner(
+        build_application(service, guard), access_log=None, logger=_protocol_log(), shutdown_timeout=SHUTDOWN_S
+    )
+    await runner.setup()
+    server = runner.server
+    assert server is not None, "set up"
+    server.request_handler = KeptAnswers(service, guard, LIST, server.request_handler).handle
+    return runner
+
+
 async def serve(settings: Settings, stop: asyncio.Event, on_ready: Callable[[str], None], *, any_port: bool) -> None:
     """Serve until `stop` is set.
 
@@ -61,10 +74,7 @@ async def serve(settings: Settings, stop: asyncio.Event, on_ready: Callable[[str
     guard = Guard(settings.serve_host, token_of(settings), settings.serve_requests_per_s)
     with _bound(settings.serve_host, settings.serve_port, any_port=any_port) as listening:
         async with Service(settings) as service:
-            runner = web.AppRunner(
-                build_application(service, guard), access_log=None, logger=_protocol_log(), shutdown_timeout=SHUTDOWN_S
-            )
-            await runner.setup()
+            runner = await started_runner(service, guard)
             try:
                 await web.SockSite(runner, listening).start()
                 on_ready(address_of(settings.serve_host, listening.getsockname()[1]))
@@ -88,7 +98,7 @@ def _protocol_log() -> logging.Logger:
 
 
 def _handle(route: Route, service: Service, guard: Guard) -> Handle:
-    name = f"{route.method} {route.path}"
+    name = route.name
 
     async def handle(request: web.Request) -> web.StreamResponse:
         begun_s, status = time.perf_counter(), 500
@@ -123,9 +133,7 @@ async def _as_problems(request: web.Request, handler: Handle) -> web.StreamRespo
 
 
 async def _put_headers(_: web.Request, response: web.StreamResponse) -> None:
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
-    response.headers["Server"] = HEADERS["Server"]
+    put_headers(response)
 
 
 def _bound(host: str, port: int, *, any_port: bool) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from stream_app.web.problems import Problem
 from stream_app.web.sending import Sender
 from stream_app.web.sessions import Sessions
 from stream_app.web.state.dead_letters import MAX_KEPT
-from stream_app.web.state.flow import EndsReader, Flow
+from stream_app.web.state.flow import Flow, OffsetsReader
 from stream_app.web.state.held import Held
 from stream_app.web.state.lists import NewestLists
 from stream_app.web.state.lookups import Lookups
@@ -64,8 +65,8 @@ class Service:
         self.streams = Streams()
         self.sender = Sender(settings)
         self.lookups = Lookups(settings)
-        self._ends = EndsReader(settings)
-        self.held = _held(settings, Flow(settings, self._ends))
+        self._offsets = OffsetsReader(settings)
+        self.held = _held(settings, Flow(settings, self._offsets))
         self.metrics = ServerMetrics(self.held, lambda: len(self.streams))
         self.encoder = LazyEncoder(settings)
         self.sessions = Sessions(settings, self.held, self.encoder, self.compute)
@@ -80,7 +81,7 @@ class Service:
         async with AsyncExitStack() as stack:
             stack.callback(self._executor.shutdown, wait=False, cancel_futures=True)
             stack.callback(self.encoder.close)
-            await stack.enter_async_context(self._ends)
+            await stack.enter_async_context(self._offsets)
             await stack.enter_async_context(self.tail)
             stack.push_async_callback(self.sender.stop)
             await self.sender.start()
@@ -140,6 +141,8 @@ class Service:
         for follower in self._whole:
             await follower.wait_caught_up()
         self.held.is_caught_up = True
+        # What was read until now stays; to look through it for cycles would hold up all requests, a tenth of a second.
+        gc.freeze()
         log.info("caught up: %d users, %d items", len(self.held.users), len(self.held.catalogue))
         while True:
             await asyncio.sleep(EVERY_S)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Final
 
+from stream_app.item_search import nearest_items
 from stream_app.models import list_rule, served_model
 from stream_app.records import Event, Recommendation, SliceRecord
 from stream_app.settings import Settings
@@ -51,7 +52,7 @@ class Sessions:
         profiles: dict[str, UserProfile] = {}
         asked = take_vectors(vectors, profiles, held.model.release)
         search = search_of([NOBODY], profiles, self._settings.candidates)
-        found = await self._compute(lambda: held.index.search(search.vectors_UD, max(search.limits)).ids)
+        found = await self._compute(lambda: nearest_items(held.index, search))
         query = queries_of(search, profiles, found)[NOBODY]
         items = KnownItems(held.item_view.version, held.item_view.is_available, held.index.vectors_of)
         in_force = held.running.in_force(self._rule.scorer)

@@ -10,17 +10,24 @@ import socket
 from pathlib import Path
 
 from stream_app.faustkit import AppConfig, BatchApp
+from stream_app.faustkit.run import MAX_RUN_RECORDS
 from stream_app.kafka import connection
 from stream_app.lag import group_name
 from stream_app.monitoring.role_metrics import RoleMetrics
 from stream_app.roles import ROLES
 from stream_app.settings import Settings
 from stream_app.swap_mark import refuse_pending
+from stream_app.tracing.setup import run_tracer
 from stream_app.wiring.credentials import faust_credentials
 from stream_app.wiring.role_app import Report, RoleApp
 
 GATHER_MS = {"trend": 50}
 """Trends need not be faster than an epoch; gathering them leaves Kafka and the machine to those a list waits for."""
+
+RUN_RECORDS = {"choose": 500, "recommend": 1000}
+"""Where a record may cost a whole list, runs are short: one of full length would take minutes on a busy machine, and
+the watchdog would end the process before it is done, again and again. Recommend gains from longer ones: a user gets one
+list for all events of a run."""
 
 __all__ = ["ROLES", "RoleApp", "build_app", "store_folder"]
 
@@ -37,6 +44,7 @@ def build_app(settings: Settings, role: str, *, instance: int = 0, report: Repor
 
     Raises:
         ModelError: The role needs a model, and its folder is missing, damaged or does not fit the settings.
+        SettingsError: Runs are to be traced, and OpenTelemetry is not installed.
         ValueError: There is no such role.
     """
     if role not in ROLES:
@@ -57,16 +65,19 @@ def store_folder(settings: Settings, role: str, instance: int) -> Path:
 
 
 def _app_config(settings: Settings, role: str, instance: int, metrics: RoleMetrics) -> AppConfig:
+    instance_id = f"{socket.gethostname()}-{role}-{instance}"
     return AppConfig(
         app_id=group_name(settings, role),
         connection=connection(settings),
         credentials=faust_credentials(settings),
         store_folder=store_folder(settings, role, instance),
-        instance_id=f"{socket.gethostname()}-{role}-{instance}",
+        instance_id=instance_id,
         store_memory_bytes=settings.store_memory_mb * 1024 * 1024,
         session_timeout_s=settings.session_timeout_s,
         num_standbys=settings.num_standbys,
         gather_ms=GATHER_MS.get(role, 0),
+        max_run_records=RUN_RECORDS.get(role, MAX_RUN_RECORDS),
         changelog_prefix=settings.prefix,
         meter=metrics,
+        observer=run_tracer(settings, role, instance_id),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stream_app import tables, topics
 from stream_app.agents.choose import ChooseProcessor, ChooseRule, ChooseTopics
+from stream_app.erasing import CutAtErasures, erased_records
 from stream_app.faustkit import BatchApp
 from stream_app.models import served_model
 from stream_app.monitoring.role_metrics import RoleMetrics
@@ -20,9 +21,9 @@ def build(settings: Settings, app: BatchApp, report: Report, metrics: RoleMetric
     rule = ChooseRule(model.release, settings.candidates, score_rule(settings))
     written = ChooseTopics(choices=topics.prefixed(settings.prefix, topics.CHOICES))
 
-    def new_processor(partition: int) -> ChooseProcessor:
+    def new_processor(partition: int) -> CutAtErasures:
         views.trends.add_view(partition)
-        return ChooseProcessor(rule, written, views.trends, views.items)
+        return CutAtErasures(ChooseProcessor(rule, written, views.trends, views.items), erased_records)
 
     app.attach(topics.prefixed(settings.prefix, topics.SLICE_VECTORS), new_processor, table=tables.USER_CHOICES)
     return RoleApp(app, metrics, views.before)

@@ -9,6 +9,7 @@ from stream_app import tables, topics
 from stream_app.agents.encode import EncodeProcessor, EncodeTopics
 from stream_app.batching import SliceBatcher
 from stream_app.drift_meter import DriftMeter
+from stream_app.erasing import CutAtErasures, erased_records
 from stream_app.faustkit import BatchApp
 from stream_app.item_publishing import ItemPublisher, ItemTopics
 from stream_app.item_reading import item_reader
@@ -47,10 +48,11 @@ def build(settings: Settings, app: BatchApp, report: Report, metrics: RoleMetric
     )
     _watch_gpu(metrics)
 
-    def new_processor(partition: int) -> CarryingEncode:
+    def new_processor(partition: int) -> CutAtErasures:
         meter.forget(partition)
         processor = EncodeProcessor(batcher, names, meter)
-        return CarryingEncode(processor, names.slice_vectors, names.drift, note_overlap)
+        carrying = CarryingEncode(processor, names.slice_vectors, names.drift, note_overlap)
+        return CutAtErasures(carrying, erased_records)
 
     app.attach(slices, new_processor, table=tables.USER_MEMORY)
     _publish_items(app, slices, _item_publisher(settings, app, encoder, executor))

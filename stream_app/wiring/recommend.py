@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stream_app import tables, topics
 from stream_app.agents.recommend import RecommendProcessor, RecommendTopics
+from stream_app.erasing import CutAtErasures, erased_records
 from stream_app.faustkit import BatchApp
 from stream_app.kafka import connection
 from stream_app.models import list_rule, served_model
@@ -33,10 +34,11 @@ def build(settings: Settings, app: BatchApp, report: Report, metrics: RoleMetric
 
     note_lists = metrics.freshness_meter()
 
-    def new_processor(partition: int) -> TimedRecommend:
+    def new_processor(partition: int) -> CutAtErasures:
         views.trends.add_view(partition)
         scorers.add_view(partition)
-        return TimedRecommend(RecommendProcessor(rule, written, views.trends, scorers, views.items), note_lists)
+        processor = RecommendProcessor(rule, written, views.trends, scorers, views.items)
+        return CutAtErasures(TimedRecommend(processor, note_lists), erased_records)
 
     app.before_open(scorers.restart)
     app.before_open(lambda: refused.own(owned_partitions(app.consumer, slice_vectors)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stream_app import tables, topics
 from stream_app.agents.sequence import SequenceProcessor, SequenceTopics
+from stream_app.erasing import CutAtErasures, erasures_of_events
 from stream_app.faustkit import BatchApp
 from stream_app.monitoring.processors import CountedSequence
 from stream_app.monitoring.role_metrics import RoleMetrics
@@ -27,10 +28,11 @@ def build(settings: Settings, app: BatchApp, report: Report, metrics: RoleMetric
     drops = metrics.tally("events_dropped", "Valid events that changed nothing, by name.", "reason")
     dead_letters = metrics.tally("dead_letters", "Records that are no valid event, by reason.", "reason")
 
-    def new_processor(partition: int) -> CountedSequence:
+    def new_processor(partition: int) -> CutAtErasures:
         stage = sequence_stage(settings, partition)
         processor = SequenceProcessor(stage, rules, names)
-        return CountedSequence(processor, stage, names.slices, outcomes, drops, dead_letters)
+        counted = CountedSequence(processor, stage, names.slices, outcomes, drops, dead_letters)
+        return CutAtErasures(counted, erasures_of_events(rules))
 
     app.attach(topics.prefixed(settings.prefix, topics.EVENTS), new_processor, table=tables.USER_HISTORIES)
     return RoleApp(app, metrics)

@@ -29,7 +29,7 @@ class Record(NamedTuple):
     offset: int
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = ()
+    headers: Sequence[tuple[str, bytes | None]] = ()
     timestamp: int = 2_000_000_000_000
 
 
@@ -82,6 +82,8 @@ class SequenceRole:
         """Process a run and keep what it changes; the changes."""
         effects = asyncio.run(self._processor.process(taken, self))
         self.held.update(effects.changes)
+        for key in effects.removed:
+            self.held.pop(key, None)
         self.outputs += effects.outputs
         return dict(effects.changes)
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.audit.findings import Check
-from stream_app.audit.runs import part_of
 from stream_app.audit.stores import ChangelogPass, StoreComparison, local_stores, open_snapshots
+from stream_app.faustkit.run import part_of
 from stream_app.faustkit.store import PartitionStore, Stored, StoreMemory, seal
 from tests.audit.cases import Record, new_check, new_fold, run, values
 

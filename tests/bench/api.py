@@ -1,8 +1,9 @@
 """The HTTP API: how many lists a second one server gives out on one core, and how long a request takes at a set rate.
 
-The server is a process of its own, held to one core where the system lets us. The client asks over kept connections for
-users drawn at random. At a set rate each request has a time at which it is due, and its wait counts from then on: what
-a slow answer holds up is not left out. Answers are checked: the right user, a whole list.
+The server is a process of its own, held to one core where the system lets us. It is asked over kept connections for
+users drawn at random. How many a second it answers is asked by wrk where that is installed, since it takes far less of
+a machine than a client of ours. At a set rate each request has a time at which it is due, and its wait counts from then
+on: what a slow answer holds up is not left out; and answers are checked: the right user, a whole list.
 """
 
 from __future__ import annotations
@@ -16,12 +17,10 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
-import numpy as np
 import uvloop
 
 from stream_app.broker import EmbeddedBroker
@@ -37,6 +36,7 @@ from stream_app.role_process import RoleProcess, Worker, settings_environment, w
 from stream_app.roles import SERVE
 from stream_app.settings import Settings, load_settings
 from stream_app.topics import RECOMMENDATIONS, prefixed
+from tests.bench.api_clients import LIST_ITEMS, Answers, Connection, as_fast_as_it_goes, at_a_rate, by_wrk
 from tests.bench.common import EXAMPLE, BenchResult, Figure, finish
 from tests.bench.stack import cpu_s, peak_memory_mib
 from tests.support import publish
@@ -44,107 +44,12 @@ from tests.support import publish
 RATE_TARGET: Final = 2000.0
 P99_TARGET_MS: Final = 10.0
 
-LIST_ITEMS: Final = 20
 WARM_S: Final = 2.0
 """Seconds of requests before those that count."""
 
 READY_WITHIN_S: Final = 120.0
 PAUSE_S: Final = 0.1
 """Between two looks whether the server is ready, and two batches of lists."""
-
-
-@dataclass
-class Answers:
-    """What one phase saw: seconds of each good answer, how many were wrong, and how long the phase was."""
-
-    times_s: list[float] = field(default_factory=list)
-    num_wrong: int = 0
-    length_s: float = 0.0
-
-    def percentile_ms(self, percent: float) -> float:
-        """Of the times, in milliseconds."""
-        return float(np.percentile(self.times_s, percent)) * 1000 if self.times_s else float("nan")
-
-
-class Connection:
-    """One kept connection to the server.
-
-    Args:
-        host: Of the server.
-        port: Of the server.
-    """
-
-    def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
-        self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter
-
-    async def open(self) -> None:
-        """Connect."""
-        self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
-
-    async def get(self, path: str) -> bytes:
-        """The body of a good answer; empty for any other."""
-        self._writer.write(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        _, _, rest = head.lower().partition(b"content-length: ")
-        body = await self._reader.readexactly(int(rest.partition(b"\r\n")[0]))
-        return body if head.startswith(b"HTTP/1.1 200 ") else b""
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._writer.close()
-
-
-def is_right(body: bytes, user_id: str) -> bool:
-    """Whether an answer is a whole list of the user."""
-    if not body.startswith(b'{"user_id":"%s",' % user_id.encode()):
-        return False
-    return len(msgspec.json.decode(body)["items"]) == LIST_ITEMS
-
-
-async def as_fast_as_it_goes(connections: Sequence[Connection], users: Sequence[str], length_s: float) -> Answers:
-    """Each connection asks again as soon as it has its answer."""
-    found, begun_s = Answers(), time.perf_counter()
-
-    async def ask(connection: Connection, draw: random.Random) -> None:
-        while (sent_s := time.perf_counter()) < begun_s + length_s:
-            user_id = draw.choice(users)
-            body = await connection.get(path_of(user_id))
-            found.times_s.append(time.perf_counter() - sent_s)
-            found.num_wrong += not is_right(body, user_id)
-
-    await asyncio.gather(*(ask(one, random.Random(number)) for number, one in enumerate(connections)))
-    found.length_s = time.perf_counter() - begun_s
-    return found
-
-
-async def at_a_rate(connections: Sequence[Connection], users: Sequence[str], length_s: float, rate: float) -> Answers:
-    """Requests are due evenly; each is taken by the next free connection, and timed from when it was due."""
-    found, free = Answers(), asyncio.Queue[Connection]()
-    for connection in connections:
-        free.put_nowait(connection)
-    draw, begun_s = random.Random(0), time.perf_counter()
-
-    async def ask(connection: Connection, user_id: str, due_s: float) -> None:
-        body = await connection.get(path_of(user_id))
-        found.times_s.append(time.perf_counter() - due_s)
-        found.num_wrong += not is_right(body, user_id)
-        free.put_nowait(connection)
-
-    async with asyncio.TaskGroup() as group:
-        for number in range(round(length_s * rate)):
-            due_s = begun_s + number / rate
-            if (wait_s := due_s - time.perf_counter()) > 0:
-                await asyncio.sleep(wait_s)
-            group.create_task(ask(await free.get(), draw.choice(users), due_s))
-    found.length_s = time.perf_counter() - begun_s
-    return found
-
-
-def path_of(user_id: str) -> str:
-    """What is asked for."""
-    return f"/recommendations/{user_id}?count={LIST_ITEMS}"
 
 
 def list_records(
@@ -207,10 +112,12 @@ async def _wait_caught_up(host: str, port: int) -> None:
     connection.close()
 
 
-async def _keep_publishing(settings: Settings, users: Sequence[str], item_ids: Sequence[str], per_s: int) -> None:
-    """Publish new lists at a rate, until cancelled."""
+async def _keep_publishing(
+    settings: Settings, users: Sequence[str], item_ids: Sequence[str], per_s: int, stop: asyncio.Event
+) -> None:
+    """Publish new lists at a rate, until `stop` is set."""
     number = 1
-    while True:
+    while not stop.is_set():
         due_s = time.monotonic() + PAUSE_S
         some = random.Random(number).sample(users, min(len(users), round(per_s * PAUSE_S)))
         await publish(settings.kafka.bootstrap_servers, list_records(settings, some, item_ids, number))
@@ -240,13 +147,17 @@ async def measure(settings: Settings, options: Options, folder: Path) -> BenchRe
         await asyncio.gather(*(one.open() for one in connections))
         await as_fast_as_it_goes(connections, users, WARM_S)
         used_s = cpu_s(pid)
-        fast = await as_fast_as_it_goes(connections, users, options.seconds)
+        fast = await by_wrk(
+            f"http://{host}:{port}", options.num_users, options.num_connections, options.seconds, folder
+        )
+        fast = fast or await as_fast_as_it_goes(connections, users, options.seconds)
         used_s = cpu_s(pid) - used_s
         paced = await at_a_rate(connections, users, options.seconds, options.rate)
-        publishing = asyncio.create_task(_keep_publishing(settings, users, item_ids, options.lists_per_s))
+        stop = asyncio.Event()
+        publishing = asyncio.create_task(_keep_publishing(settings, users, item_ids, options.lists_per_s, stop))
         busy = await at_a_rate(connections, users, options.seconds, options.rate)
-        publishing.cancel()
-        await asyncio.gather(publishing, return_exceptions=True)
+        stop.set()
+        await publishing
         memory_mib = peak_memory_mib(pid)
         for connection in connections:
             connection.close()
@@ -257,10 +168,10 @@ def result_of(
     options: Options, fast: Answers, used_s: float, paced: Answers, busy: Answers, memory_mib: float | None
 ) -> BenchResult:
     """The figures."""
-    per_s = len(fast.times_s) / fast.length_s
+    per_s = fast.num_answers / fast.length_s
     figures = {
         "requests_per_s": Figure(per_s, RATE_TARGET, "higher"),
-        "server_cpu_us_per_request": Figure(used_s / max(1, len(fast.times_s)) * 1e6),
+        "server_cpu_us_per_request": Figure(used_s / max(1, fast.num_answers) * 1e6),
         "p50_ms_at_rate": Figure(paced.percentile_ms(50)),
         "p99_ms_at_rate": Figure(paced.percentile_ms(99), P99_TARGET_MS),
         "p99_ms_at_rate_with_new_lists": Figure(busy.percentile_ms(99), P99_TARGET_MS),
@@ -268,7 +179,7 @@ def result_of(
     }
     if memory_mib is not None:
         figures["server_peak_memory_mib"] = Figure(memory_mib)
-    return BenchResult("api", figures, {"options": vars(options)})
+    return BenchResult("api", figures, {"options": vars(options), "client": "wrk" if fast.num_untimed else "own"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,17 +11,15 @@ from stream_app.broker import EmbeddedBroker
 from stream_app.demo import CONFIG_FILE, MODEL_FOLDER
 from stream_app.preflight import ensure_topics
 from stream_app.settings import Settings, load_settings
-from tests.bench.api import (
+from tests.bench.api import Options, list_records, measure, result_of
+from tests.bench.api_clients import (
     LIST_ITEMS,
     Answers,
     Connection,
-    Options,
     as_fast_as_it_goes,
     at_a_rate,
     is_right,
-    list_records,
-    measure,
-    result_of,
+    said_by_wrk,
 )
 from tests.bench.common import EXAMPLE
 
@@ -77,6 +75,52 @@ def test_as_fast_as_it_goes_every_connection_is_kept_busy() -> None:
     assert sum(len(stub.paths) for stub in stubs) == len(found.times_s)
 
 
+def test_an_answer_that_comes_in_parts_is_put_together() -> None:
+    async def story() -> None:
+        is_over = asyncio.Event()
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            for head in (b"HTTP/1.1 200 OK", b"HTTP/1.1 404 Not Found"):
+                asked = await reader.readuntil(b"\r\n\r\n")
+                assert asked.startswith(b"GET /some?path HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+                for part in (head + b"\r\nContent-Le", b"ngth: 5\r\nX: y\r\n", b"\r\nab", b"cde"):
+                    writer.write(part)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+            await reader.read(1)
+            writer.close()
+            await writer.wait_closed()
+            is_over.set()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            connection = Connection("127.0.0.1", server.sockets[0].getsockname()[1])
+            await connection.open()
+            assert await connection.get("/some?path") == b"abcde"
+            assert await connection.get("/some?path") == b""
+            connection.close()
+            await is_over.wait()
+
+    asyncio.run(story())
+
+
+def test_what_wrk_says_is_read() -> None:
+    told = """Running 1m test @ http://127.0.0.1:8360
+  1 threads and 16 connections
+  60031 requests in 1.10m, 212.92MB read
+  Socket errors: connect 0, read 2, write 0, timeout 1
+  Non-2xx or 3xx responses: 7
+Requests/sec:   6000.05
+"""
+    found = said_by_wrk(told)
+    assert (found.num_answers, found.num_wrong) == (60031, 10)
+    assert found.length_s == pytest.approx(66.0)
+    good = said_by_wrk("  12 requests in 100.00ms, 1.00MB read\n")
+    assert (good.num_answers, good.num_wrong) == (12, 0)
+    assert good.length_s == pytest.approx(0.1)
+    with pytest.raises(RuntimeError, match="expected how many"):
+        said_by_wrk("unable to connect")
+
+
 def test_lists_are_whole_and_go_where_the_roles_would_send_them() -> None:
     records = list_records(Settings(), ["a", "b"], [str(number) for number in range(50)], 0)
     assert [record[2] for record in records] == [b"a", b"b"]
@@ -93,6 +137,7 @@ def test_a_small_measurement(broker: EmbeddedBroker, topic_prefix: str, tmp_path
         "model": str(EXAMPLE / MODEL_FOLDER),
         "state_dir": str(tmp_path),
         "serve_port": 0,
+        "serve_requests_per_s": 1_000_000,
     }
     settings = load_settings(EXAMPLE / CONFIG_FILE, environ={}, overrides=overrides)
     ensure_topics(settings, create=True)

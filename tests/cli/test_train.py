@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from encoders.item_models import load_item_models, new_item_vectors
 from encoders.runtime import SliceEncoderRuntime
 from encoders.spec import load_spec
 from stream_app.cli import main
+from stream_app.models import trained_at_ms
 from tests.cli.conftest import Cli
 from tests.encoders.pretrained_cases import WORDS, bert_folder, gpt2_folder
 
@@ -72,6 +74,7 @@ def test_the_report_and_the_progress(lonely: Cli, home: Path) -> None:
     lines = [line for line in result.stderr.splitlines() if line.startswith("epoch 2")]
     assert "validation NDCG@10" in lines[-1] and "events/s" in lines[-1] and "at most 0 s left" in lines[-1]
     assert (home / "model" / "spec.json").exists()
+    assert trained_at_ms(home / "model") == pytest.approx(time.time_ns() / 1e6, abs=3_600_000)
 
 
 @pytest.mark.slow

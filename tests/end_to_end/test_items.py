@@ -149,7 +149,7 @@ class Lists:
 def reasons(rig: Rig, topic: str) -> list[str]:
     """Of the dead letters of a topic, in order."""
     letters = [dict(record.headers) for record in rig.read(DEAD_LETTER)]
-    return [facts["reason"].decode() for facts in letters if facts["topic"].decode() == rig.name(topic)]
+    return [(facts["reason"] or b"").decode() for facts in letters if facts["topic"] == rig.name(topic).encode()]
 
 
 def test_an_item_comes_changes_and_goes(rig: Rig) -> None:

@@ -114,7 +114,7 @@ def letters(rig: Rig) -> dict[tuple[int, int], str]:
     """The reason of each dead letter by the record it names; one that is there twice is the same twice."""
     found: dict[tuple[int, int], str] = {}
     for record in rig.read(DEAD_LETTER):
-        facts = {name: value.decode("utf-8") for name, value in record.headers}
+        facts = {name: (value or b"").decode("utf-8") for name, value in record.headers}
         assert facts["class"] == "rejected" and facts["topic"] == rig.name(EVENTS) and facts["detail"], facts
         origin = int(facts["partition"]), int(facts["offset"])
         assert found.setdefault(origin, facts["reason"]) == facts["reason"]

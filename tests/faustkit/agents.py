@@ -106,7 +106,7 @@ def _counter(task: Task) -> Handler:
             key=(event.key or b"").decode(),
             value=(event.value or b"").decode(),
             timestamp_ms=event.timestamp_ms,
-            headers={name: value.decode() for name, value in event.headers},
+            headers={name: (value or b"").decode() for name, value in event.headers},
             count=number,
             run_length=1,
             worker=task.worker,

@@ -121,7 +121,7 @@ class CountingProcessor:
             key=(run.keys[place] or b"").decode(),
             value=(run.values[place] or b"").decode(),
             timestamp_ms=run.timestamps_ms[place],
-            headers={name: value.decode() for name, value in run.headers[place]},
+            headers={name: (value or b"").decode() for name, value in run.headers[place]},
             count=number,
             run_length=len(run),
             worker=self._task.worker,

@@ -24,6 +24,8 @@ _EVENTS: Final = [
     b'u\t{"visitor":"u","item_id":"i","type":"buy","time":"2024-05-31T12:00:00.123+02:00","ts":1}',
     b'u\t{"user_id":"u","item_id":"\\ud83d\\ude00","type":"click" , "ts":1e3}',
     b'u\t{"user_id":"u","user_id":"u","item_id":"i","type":"click","ts":1,"x":[[[{"y":NaN}]]]}',
+    b'u\t{"type":"$erase","user_id":"u","ts":5}',
+    b'u\t{"type":"\\u0024erase","user_id":"u","item_id":"i","ts":5}',
     b"-\t{}",
     b"u\t-",
     b"\xff\t[1]",

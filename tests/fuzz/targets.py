@@ -11,9 +11,9 @@ from typing import Any, Final
 import msgspec
 
 from stream_app import records
-from stream_app.records import TICK_HEADER, encode, unpack_vector
+from stream_app.records import TICK_HEADER, Erasure, encode, unpack_vector
 from stream_app.stages import intake
-from stream_app.stages.clean import CleanRules, Rejection, clean_event, clean_thoroughly
+from stream_app.stages.clean import CleanRules, Rejection, clean_erasure, clean_event, clean_thoroughly
 from stream_app.stages.intake import Content, read_record
 from stream_app.tables import HISTORY, MEMORY, PROFILE, SEQUENCE_TOTALS, STATISTICS, TREND_TOTALS
 from tests.stages import cases
@@ -31,6 +31,7 @@ REASONS: Final = frozenset(
         "bad_utf8",
         "duplicate_key",
         "empty_id",
+        "erasure_of_item",
         "key_mismatch",
         "missing_field",
         "negative_ts",
@@ -74,19 +75,21 @@ def _record(line: bytes, rules: CleanRules) -> tuple[Content, bytes | None, byte
 
 
 def event_target(data: bytes) -> None:
-    """One record on `events` is an event, a tick, or refused by a named rule, the same by both paths."""
+    """One record on `events` is an event, an erasure, a tick, or refused by a named rule, the same by both paths."""
     for rules in (RULES, MAPPED_RULES):
         content, key, value = _record(data, rules)
         if isinstance(content, intake.Tick):
             assert 0 <= content.ts_ms < 10**intake.MAX_TICK_DIGITS
             continue
-        assert content == clean_event(key, value, NOW_MS, rules) == clean_thoroughly(key, value, NOW_MS, rules)
+        erasure = clean_erasure(key, value, NOW_MS, rules)
+        assert content == (erasure or clean_event(key, value, NOW_MS, rules))
+        assert clean_event(key, value, NOW_MS, rules) == clean_thoroughly(key, value, NOW_MS, rules)
         if isinstance(content, Rejection):
             assert content.reason in REASONS, content
             assert content.detail.isascii() and content.detail.isprintable() and len(content.detail) < 400, content
         else:
             assert content.user_id.encode("utf-8") == key
-            assert clean_event(key, encode(content), NOW_MS, RULES) == content
+            assert read_record(key, encode(content), NOW_MS, (), RULES) == content
 
 
 def log_target(data: bytes) -> None:
@@ -96,7 +99,12 @@ def log_target(data: bytes) -> None:
     whole = cases.Worker().run_all(log)
     in_pieces = cases.Worker().run_all(log, cuts=range(0, len(log), 3))
     assert whole.histories() == in_pieces.histories() and whole.totals == in_pieces.totals
-    assert cases.newest(whole.slices) == cases.newest(in_pieces.slices)
+    last = {entry.user_id: offset for offset, entry in enumerate(log) if isinstance(entry, cases.Erase)}
+    found, expected = (
+        cases.newest(one for one in worker.slices if one.offset > last.get(one.user_id, -1))
+        for worker in (in_pieces, whole)
+    )
+    assert found == expected
     status = whole.status()
     assert status.events == sum(not isinstance(entry, cases.Tick) for entry in log)
     assert status.events == status.applied + status.dead_lettered + sum(status.dropped.values())
@@ -105,9 +113,11 @@ def log_target(data: bytes) -> None:
         assert msgspec.json.decode(encode(record), type=type(record)) == record
 
 
-def _entry(content: Content) -> cases.Entry:
+def _entry(content: Content) -> cases.Entry | cases.Erase:
     if isinstance(content, intake.Tick):
         return cases.Tick(content.ts_ms, content.last)
+    if isinstance(content, Erasure):
+        return cases.Erase(content.user_id)
     return cases.Dead(content.reason) if isinstance(content, Rejection) else content
 
 

@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from stream_app.broker import EmbeddedBroker
-from stream_app.faustkit import lost_connection
+from stream_app.kafka_client import lost_connection
 
 pytestmark = pytest.mark.kafka
 

@@ -9,7 +9,7 @@ from stream_app.faustkit import OutRecord, Run
 from stream_app.monitoring.append_times import APPENDED_HEADER, carry_on, oldest_carried, oldest_live
 from stream_app.records import MARK_KEY, STRICT_HEADER, TICK_HEADER
 
-Headers = list[tuple[str, bytes]]
+Headers = list[tuple[str, bytes | None]]
 
 
 def run_of(times_ms: list[int], headers: list[Headers]) -> Run:

@@ -188,7 +188,7 @@ def open_range(settings: Settings, **given: Any) -> TopicLog:
 
 def numbers_of(log: TopicLog, limit: int | None = None) -> list[int]:
     """Which records the log has, in its order, as `fill_topic` numbered them."""
-    return [int(dict(one.headers)["n"]) for chunk in log.iter_chunks(limit, chunk_events=7) for one in chunk]
+    return [int(dict(one.headers)["n"] or b"") for chunk in log.iter_chunks(limit, chunk_events=7) for one in chunk]
 
 
 @pytest.mark.kafka

@@ -9,7 +9,7 @@ from itertools import pairwise
 import msgspec
 from hypothesis import strategies as st
 
-from stream_app.records import ActivityRecord, Event, ProgressRecord, SliceRecord, StatusRecord
+from stream_app.records import ActivityRecord, ErasedRecord, Event, ProgressRecord, SliceRecord, StatusRecord
 from stream_app.stages.score_rule import ScoreRule
 from stream_app.stages.sequence import KeptHistory, PartitionTotals, SequenceStage
 from stream_app.stages.slicing import SlicingRule, UserHistory
@@ -37,7 +37,16 @@ class Dead:
 
 
 Entry = Event | Tick | Dead
-Log = Sequence[Entry]
+
+
+@dataclass(frozen=True)
+class Erase:
+    """The erasure of a user."""
+
+    user_id: str
+
+
+Log = Sequence[Entry | Erase]
 """Offsets are places in the list."""
 
 
@@ -87,7 +96,7 @@ class Worker:
     table: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     totals: tuple[int, bytes] | None = None
     slices: list[SliceRecord] = field(default_factory=list)
-    published: list[SliceRecord | ProgressRecord] = field(default_factory=list)
+    published: list[SliceRecord | ErasedRecord | ProgressRecord] = field(default_factory=list)
     activity: list[ActivityRecord] = field(default_factory=list)
     stage: SequenceStage = field(init=False)
 
@@ -128,19 +137,24 @@ class Worker:
         users = [entry.user_id for entry in entries if isinstance(entry, Event)]
         self.stage.begin_run(list(dict.fromkeys(users)), self.load)
         for offset, entry in zip(offsets, entries, strict=True):
+            is_counted = offset <= totals_position
             if isinstance(entry, Event):
-                self.stage.take_event(entry, offset, strict=offset % 2 == 0)
+                self.stage.take_event(entry, offset, strict=offset % 2 == 0, is_counted=is_counted)
+            elif isinstance(entry, Erase):
+                self.stage.take_erasure(entry.user_id, offset, is_counted=is_counted)
             elif isinstance(entry, Tick):
                 self.stage.take_tick(entry.ts, offset, last=entry.last)
-            elif offset > totals_position:
+            elif not is_counted:
                 self.stage.take_dead_letter(entry.reason)
         effects = self.stage.end_run(offsets[-1], 1)
         self.slices += effects.slices
-        self.published += [*effects.slices, *([] if effects.progress is None else [effects.progress])]
+        self.published += [*effects.published(), *([] if effects.progress is None else [effects.progress])]
         self.activity += effects.activity
         for user_id, kept in effects.changed.items():
             if lost is None or user_id not in lost:
                 self.table[user_id] = (kept.position, msgspec.msgpack.encode(kept.history))
+        for user_id in effects.removed:
+            self.table.pop(user_id, None)
         if lost is None:
             position = max(totals_position, offsets[-1])
             self.totals = (position, msgspec.msgpack.encode(self.stage.totals))

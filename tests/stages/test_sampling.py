@@ -61,7 +61,7 @@ def test_nothing_of_an_epoch_comes_behind_a_mark_that_it_is_over(log: list[Entry
         if isinstance(record, ProgressRecord):
             assert record.epoch >= marked
             marked, num_marks = record.epoch, num_marks + 1
-        elif record.fresh and record.join_epoch is not None:
+        elif isinstance(record, SliceRecord) and record.fresh and record.join_epoch is not None:
             assert ALL_SAMPLED.epoch_of(record.join_epoch, 0) >= marked
     newest_ms = worker.stage.totals.clock.newest_ms
     assert marked == newest_ms // ALL_SAMPLED.scorer_epoch_ms

@@ -26,7 +26,7 @@ from tests.web.cases import NOW_MS, run_of, slice_value, vector_value
 FEW = settings(max_examples=40)
 
 
-@pytest.mark.parametrize("name", ["security", "streams", "state.bounded", "api.recommendations"])
+@pytest.mark.parametrize("name", ["security", "buckets", "streams", "state.bounded", "api.recommendations"])
 def test_examples_in_docstrings_hold(name: str) -> None:
     found = doctest.testmod(importlib.import_module(f"stream_app.web.{name}"))
     assert found.attempted > 0 and found.failed == 0

@@ -27,7 +27,7 @@ class SmallHeld:
         self.item_view = ItemView(build_index("exact", 2, "r1"), 1)
         self.index = self.item_view.index
         self.index.upsert(list(VECTORS), np.array(list(VECTORS.values()), dtype=np.float32))
-        self.items = ItemQueries(self.index, self.item_view.is_available)
+        self.items = ItemQueries(self.index)
         self.catalogue, self.users = Catalogue(), NewestUsers(5)
         self.model = cast(Any, type("Model", (), {"release": "r1"}))
         for item_id in (*VECTORS, "new"):

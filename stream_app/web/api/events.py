@@ -17,7 +17,8 @@ _BODY: Final[msgspec.json.Decoder[EventsBody]] = msgspec.json.Decoder(EventsBody
 
 async def send(call: Call) -> Accepted:
     """Send events, and say where they lie once Kafka has them."""
-    body = await call.body(_BODY)
     sender = call.service.sender
-    events = sender.checked(body if isinstance(body, list) else [body])
-    return Accepted(accepted=await sender.send(events))
+    with sender.traced(call.request) as headers:
+        body = await call.body(_BODY)
+        events = sender.checked(body if isinstance(body, list) else [body])
+        return Accepted(accepted=await sender.send(events, headers))

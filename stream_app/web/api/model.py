@@ -20,7 +20,7 @@ async def facts(call: Call) -> ModelAnswer:
         slice_span_s=settings.slice_span_s,
         half_lives_s=settings.half_lives_s,
         event_types=list(settings.event_types),
-        trained_at=None,
+        trained_at=model.trained_at,
         training_curve=model.curve,
         evaluation=model.evaluation,
         drift=held.running.drift(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Final
@@ -16,7 +17,8 @@ from stream_app.web.calls import Call
 from stream_app.web.histories import slice_event
 from stream_app.web.problems import Problem
 from stream_app.web.service import Service
-from stream_app.web.state.lists import KeptAnswer
+from stream_app.web.state.held import Held
+from stream_app.web.state.lists import KEPT_S, KeptAnswer
 
 _AGE: Final = b'"age_ms":0,'
 """Where an answer that is kept is cut, to put its age in. No text of its items can hold this: quotes are escaped."""
@@ -24,17 +26,24 @@ _AGE: Final = b'"age_ms":0,'
 
 async def of_user(call: Call) -> bytes:
     """The newest list of a user."""
-    held, asked, now_s = call.service.held, call.request.raw_path, time.monotonic()
-    kept = held.lists.answer(asked, held.catalogue.version, now_s)
-    if kept is not None:
-        return with_age(kept.body, int((now_s - kept.made_s) * 1000))
+    held, asked = call.service.held, call.request.raw_path
+    if (kept := kept_answer(held, asked)) is not None:
+        return kept
     user_id, query = call.id_in_path("user_id"), call.query(ListQuery)
     value = held.lists.get(user_id) or await _looked_up(call.service, user_id)
     if value is None:
         return msgspec.json.encode(_popular(call.service, user_id, query))
     body = msgspec.json.encode(list_answer(held, LIST.decode(value), query, user_id=user_id))
-    held.lists.keep(asked, KeptAnswer(user_id, value, held.catalogue.version, now_s, body))
+    holds_s = KEPT_S if query.why else math.inf  # else it is made of its list and the catalogue alone
+    held.lists.keep(asked, KeptAnswer(user_id, value, held.catalogue.version, time.monotonic(), body, holds_s))
     return body
+
+
+def kept_answer(held: Held, asked: str) -> bytes | None:
+    """The answer to a request, given as its path with the query, where one is kept that still holds."""
+    now_s = time.monotonic()
+    kept = held.lists.answer(asked, held.catalogue.version, now_s)
+    return None if kept is None else with_age(kept.body, int((now_s - kept.made_s) * 1000))
 
 
 async def stream(call: Call) -> web.StreamResponse:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from stream_app.topics import SLICES, prefixed
-from stream_app.web.answers import SeenUser, UserAnswer, UsersAnswer
+from stream_app.web.answers import Placed, SeenUser, UserAnswer, UsersAnswer
 from stream_app.web.calls import Call
 from stream_app.web.histories import facts_of, timeline, user_answer
 from stream_app.web.problems import Problem
@@ -50,13 +50,11 @@ async def one(call: Call) -> UserAnswer:
     return user_answer(user_id, timeline(slices, catalogue), facts, catalogue)
 
 
-async def erase(call: Call) -> NoReturn:
-    """Erasing is not built: no role knows of it, so nothing would be erased but what this server holds."""
-    raise Problem(
-        501,
-        f"Erasing the user {call.id_in_path('user_id')!r} was asked for, and no role can erase a user yet.",
-        mend="delete the user's records with Kafka's tools, and rebuild the roles with `sliceflow rebuild`",
-    )
+async def erase(call: Call) -> Placed:
+    """Have a user erased: each role forgets all that lies before this, as the record comes by."""
+    sender = call.service.sender
+    placed = await sender.send([sender.erasure(call.id_in_path("user_id"))])
+    return placed[0]
 
 
 async def _all_slices(service: Service, user_id: str, user: HeldUser) -> Sequence[SeenSlice]:

@@ -70,6 +70,7 @@ export function table(heads, rows, caption) {
 }
 
 const waiting = new Map();
+let isInFrame = false;
 
 /** Do `work` at the next animation frame; of several under the same key only the last is done. */
 export function onFrame(key, work) {
@@ -80,11 +81,17 @@ export function onFrame(key, work) {
 function runFrame() {
   const due = [...waiting.values()];
   waiting.clear();
-  for (const work of due) work();
+  isInFrame = true;
+  try {
+    for (const work of due) work();
+  } finally {
+    isInFrame = false;
+  }
 }
 
-/** Resolves when what was changed in this frame is on the screen. */
-export const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+/** Resolves when what was just changed is on the screen: after this frame, or else after the next one. */
+export const painted = () =>
+  new Promise((done) => (isInFrame ? setTimeout(done) : requestAnimationFrame(() => setTimeout(done))));
 
 /** Whether the reader wants no motion. */
 export const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

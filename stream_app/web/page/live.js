@@ -21,13 +21,14 @@ class Flow {
     this.waiting = [];
     this.isHeld = false;
     this.dueAt = 0;
+    this.timer = null;
   }
 
   take(record) {
     if (this.isHeld) return;
     this.waiting.push(record);
     if (this.waiting.length > (this.isFull() ? NUM_WAITING : NUM_ROWS)) this.waiting.shift();
-    onFrame(this, () => this.paint());
+    if (this.timer === null) onFrame(this, () => this.paint());
   }
 
   isFull() {
@@ -35,15 +36,22 @@ class Flow {
   }
 
   paint() {
+    this.timer = null;
     const now = performance.now();
-    if (!this.isFull() || now >= this.dueAt) {
-      this.dueAt = now + CALM;
-      this.nothing.remove();
-      for (const record of this.waiting.splice(0, this.isFull() ? 1 : NUM_ROWS))
-        this.list.prepend(this.makeRow(record));
-      while (this.list.children.length > NUM_ROWS) this.list.lastChild.remove();
+    if (this.isFull() && now < this.dueAt) {
+      this.paintAfter(this.dueAt - now);
+      return;
     }
-    if (this.waiting.length) onFrame(this, () => this.paint());
+    this.dueAt = now + CALM;
+    this.nothing.remove();
+    for (const record of this.waiting.splice(0, this.isFull() ? 1 : NUM_ROWS)) this.list.prepend(this.makeRow(record));
+    while (this.list.children.length > NUM_ROWS) this.list.lastChild.remove();
+    if (this.waiting.length) this.paintAfter(CALM);
+  }
+
+  /** Paint after a pause (ms); no frame is asked for until then. */
+  paintAfter(pause) {
+    this.timer = setTimeout(() => onFrame(this, () => this.paint()), pause);
   }
 }
 

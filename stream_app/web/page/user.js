@@ -174,6 +174,8 @@ class UserView {
     const type = this.types.querySelector("input:checked")?.value ?? "click";
     const click = { started: performance.now(), ts: null, shown: null, acknowledged: null };
     this.click = click;
+    performance.clearMarks(); // of the click before; what is marked shows in the browser's own timings
+    performance.mark("click");
     this.journey.say(`${type} on “${item.title || item.item_id}” sent…`);
     this.journey.set([null, null]);
     try {
@@ -189,6 +191,7 @@ class UserView {
       } = await post(path(["events"]), Object.fromEntries(Object.entries(event).filter(([, value]) => value !== null)));
       click.acknowledged = performance.now() - click.started;
       click.ts = placed.ts;
+      performance.mark("acknowledged");
       this.tellClick(click);
       if (this.list) this.answer(this.list); // it may have been faster than the acknowledgement
       setTimeout(() => this.tellLate(click), LATE);
@@ -204,6 +207,7 @@ class UserView {
     click.shown = 0;
     await painted();
     click.shown = performance.now() - click.started;
+    performance.mark("shown");
     this.tellClick(click);
   }
 
@@ -257,6 +261,7 @@ function followUser(view, signal, tell) {
   const settle = settling(view, signal);
   const list = (made) => {
     if (made.recommendation_id === view.list?.recommendation_id) return;
+    performance.mark("list", { detail: made.freshness_ms });
     onFrame("list", () => view.showList(made));
     settle();
   };

@@ -40,6 +40,10 @@ class Bounded(Generic[V]):
             self._values.popitem(last=False)
             self.has_forgotten = True
 
+    def drop(self, key: str) -> None:
+        """Let go of a value, if it is there; it counts as one that never was."""
+        self._values.pop(key, None)
+
     def newest(self, count: int) -> Iterator[str]:
         """The keys that were put last, newest first."""
         return islice(reversed(self._values), count)

@@ -29,7 +29,7 @@ class DeadLetters:
     def take(self, run: Run) -> list[DeadLetter]:
         """Take records; what they are."""
         taken = [
-            _dead_letter({name: text.decode("utf-8", "replace") for name, text in headers}, value or b"")
+            _dead_letter({name: (text or b"").decode("utf-8", "replace") for name, text in headers}, value or b"")
             for headers, value in zip(run.headers, run.values, strict=True)
         ]
         self._kept.extend(taken)

@@ -30,8 +30,8 @@ log = logging.getLogger("sliceflow.web")
 _MEMBERS = 5
 """Place of the members in Kafka's description of a group."""
 
-Ends = dict[str, dict[int, int]]
-"""End offsets by topic and partition."""
+Offsets = dict[str, dict[int, int]]
+"""Offsets by topic, without prefix, and partition."""
 
 
 class Flow:
@@ -39,13 +39,14 @@ class Flow:
 
     Args:
         settings: With a Kafka address.
-        reader: Open; asked for ends alone.
+        reader: Open; asked for offsets alone.
     """
 
-    def __init__(self, settings: Settings, reader: EndsReader) -> None:
+    def __init__(self, settings: Settings, reader: OffsetsReader) -> None:
         self._settings = settings
         self._reader = reader
-        self._ends: Ends = {}
+        self._ends: Offsets = {}
+        self._starts: Offsets = {}
         self._rates: dict[str, float] = {}
         self._asked_s = 0.0
         self._roles: dict[str, RoleFacts] = {
@@ -105,6 +106,7 @@ class Flow:
         self._ends, self._asked_s = ends, now_s
 
     async def _ask_roles(self, admin: Any) -> None:
+        self._starts = await self._reader.starts()
         for role, topic in ROLE_INPUTS.items():
             group = group_name(self._settings, role)
             behind = self._behind(topic, await committed_offsets(admin, group))
@@ -115,12 +117,15 @@ class Flow:
 
     def _behind(self, topic: str, committed: Mapping[tuple[str, int], int]) -> int:
         name = prefixed(self._settings.prefix, topic)
-        ends = self._ends.get(topic, {})
-        return sum(records_behind(0, end, committed.get((name, number))) for number, end in ends.items())
+        starts = self._starts.get(topic, {})
+        return sum(
+            records_behind(starts.get(number, 0), end, committed.get((name, number)))
+            for number, end in self._ends.get(topic, {}).items()
+        )
 
 
-class EndsReader(GrouplessReader):
-    """Asks where the topics of a namespace end; changelogs are left out.
+class OffsetsReader(GrouplessReader):
+    """Asks where the topics of a namespace begin and end; changelogs are left out.
 
     Args:
         settings: With a Kafka address.
@@ -144,9 +149,16 @@ class EndsReader(GrouplessReader):
         self._consumer.pause(*self._partitions)
         return self
 
-    async def ends(self) -> Ends:
-        """The end offsets of all topics, by their names without prefix."""
-        ends: Ends = {}
-        for tp, end in (await self._consumer.end_offsets(self._partitions)).items():
-            ends.setdefault(tp.topic.removeprefix(self._settings.prefix), {})[tp.partition] = end
-        return ends
+    async def ends(self) -> Offsets:
+        """The offset that the next record of each partition will get."""
+        return self._by_topic(await self._consumer.end_offsets(self._partitions))
+
+    async def starts(self) -> Offsets:
+        """The offset of the oldest record of each partition."""
+        return self._by_topic(await self._consumer.beginning_offsets(self._partitions))
+
+    def _by_topic(self, offsets: Mapping[TopicPartition, int]) -> Offsets:
+        found: Offsets = {}
+        for tp, offset in offsets.items():
+            found.setdefault(tp.topic.removeprefix(self._settings.prefix), {})[tp.partition] = offset
+        return found

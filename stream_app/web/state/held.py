@@ -42,4 +42,4 @@ class Held:
     @property
     def items(self) -> ItemQueries:
         """Questions to the index; they compute, so ask them in an executor."""
-        return ItemQueries(self.index, self.item_view.is_available)
+        return ItemQueries(self.index)

@@ -9,7 +9,7 @@ import msgspec
 
 from encoders.spec import ITEMS_FILE, load_spec, read_file
 from stream_app.evaluation.results import CHIEF, EvaluationReport
-from stream_app.models import as_model_error, model_folder
+from stream_app.models import as_model_error, model_folder, trained_at_ms
 from stream_app.settings import Settings
 from stream_app.web.answers import CurvePoint
 
@@ -25,6 +25,7 @@ class ModelFacts:
         release: Name and content hash.
         dim: D.
         merge: How slices are merged.
+        trained_at: Milliseconds since 1970; None where the folder does not say.
         curve: Every epoch trained.
         evaluation: One row for each method, ours first; None where there is no evaluation.
         trained_items: Ids of the items that training saw.
@@ -34,6 +35,7 @@ class ModelFacts:
     release: str
     dim: int
     merge: str
+    trained_at: int | None
     curve: list[CurvePoint]
     evaluation: list[dict[str, Any]] | None
     trained_items: frozenset[str]
@@ -51,11 +53,13 @@ def model_facts(settings: Settings) -> ModelFacts:
         spec = load_spec(folder)
         items = frozenset(msgspec.json.decode(read_file(folder, spec, ITEMS_FILE), type=list[str]))
         found = folder / EVALUATION_FILE
+        trained_at = trained_at_ms(folder)
         report = msgspec.json.decode(found.read_bytes(), type=EvaluationReport) if found.is_file() else None
     return ModelFacts(
         release=spec.release,
         dim=spec.dims.dim,
         merge=spec.dims.merge,
+        trained_at=trained_at,
         curve=[_point(epoch) for epoch in spec.training.get("curve", ())],
         evaluation=None if report is None else [_row(report, place) for place in range(len(report.methods))],
         trained_items=items,

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from stream_app.faustkit import Run
-from stream_app.records import MARK_KEY, SliceEvent, SliceVectorRecord
+from stream_app.records import MARK_KEY, SliceEvent, SliceVectorRecord, is_erased
 from stream_app.stages.profile import UserProfile, take_slice_vector
 from stream_app.stages.slicing import Slice, UserHistory
 from stream_app.web.state.bounded import Bounded
@@ -105,24 +105,38 @@ class NewestUsers:
 
     def take_slices(self, run: Run) -> None:
         """Take records of `slices`."""
-        for user, place, value in self._records(run):
-            _keep(user.slices, place, value)
+        for user_id, user, value in self._records(run):
+            if is_erased(value):
+                user.slices.clear()
+                self._drop_if_empty(user_id, user)
+            else:
+                _keep(user.slices, _PLACE.decode(value), value)
 
     def take_vectors(self, run: Run) -> None:
         """Take records of `slice-vectors`."""
-        for user, place, value in self._records(run):
+        for user_id, user, value in self._records(run):
+            if is_erased(value):
+                user.vectors.clear()
+                user.last_ts = -1
+                self._drop_if_empty(user_id, user)
+                continue
+            place = _PLACE.decode(value)
             _keep(user.vectors, place, value)
             user.last_ts = max(user.last_ts, place.last_ts)
 
-    def _records(self, run: Run) -> Iterator[tuple[HeldUser, _Place, bytes]]:
+    def _drop_if_empty(self, user_id: str, user: HeldUser) -> None:
+        # Each topic tells of an erasure in its own time: the other's records may be those of the new history already.
+        if not user.slices and not user.vectors:
+            self._users.drop(user_id)
+
+    def _records(self, run: Run) -> Iterator[tuple[str, HeldUser, bytes]]:
         for key, value in zip(run.keys, run.values, strict=True):
             if value is None or key is None or key == MARK_KEY:
                 continue
-            place = _PLACE.decode(value)
             user_id = key.decode("utf-8", "replace")
             user = self._users.get(user_id) or HeldUser()
             self._users.put(user_id, user)
-            yield user, place, value
+            yield user_id, user, value
 
 
 def _keep(revisions: Revisions, place: _Place, value: bytes) -> None:

@@ -91,15 +91,7 @@ class Stack:
 @contextmanager
 def running_stack(folder: Path, bootstrap_servers: str, num_events: int, prefix: str = "page-") -> Iterator[Stack]:
     """Roles and a server over the first `num_events` events of the example, for the block."""
-    environ = {
-        "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
-        "SLICEFLOW_PREFIX": prefix,
-        "SLICEFLOW_MODEL": str(EXAMPLE / MODEL_FOLDER),
-        "SLICEFLOW_CONFIG": str(EXAMPLE / CONFIG_FILE),
-        "SLICEFLOW_PARTITIONS": "2",
-        "SLICEFLOW_SCORE_USERS_SHARE": "0.1",
-        "SLICEFLOW_SERVE_PORT": "0",
-    }
+    environ = stack_environment(bootstrap_servers, prefix)
     roles = Commands(folder / "roles", environ)
     server = Server(Commands(folder / "server", {**environ, "SLICEFLOW_SERVE_PORT": str(_free_port())}))
     try:
@@ -111,6 +103,19 @@ def running_stack(folder: Path, bootstrap_servers: str, num_events: int, prefix:
     finally:
         server.commands.close()
         roles.close()
+
+
+def stack_environment(bootstrap_servers: str, prefix: str) -> dict[str, str]:
+    """Variables of all commands of a stack: the example's model and settings, on a namespace of its own."""
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+        "SLICEFLOW_PREFIX": prefix,
+        "SLICEFLOW_MODEL": str(EXAMPLE / MODEL_FOLDER),
+        "SLICEFLOW_CONFIG": str(EXAMPLE / CONFIG_FILE),
+        "SLICEFLOW_PARTITIONS": "2",
+        "SLICEFLOW_SCORE_USERS_SHARE": "0.1",
+        "SLICEFLOW_SERVE_PORT": "0",
+    }
 
 
 def _free_port() -> int:

@@ -1,0 +1,10 @@
+"""What aiokafka does not bear, mended from outside, once for all clients of a process."""
+
+from stream_app.kafka_client.lost_connection import expect_lost_connections
+from stream_app.kafka_client.odd_headers import read_odd_headers
+
+
+def mend_clients() -> None:
+    """Mend aiokafka; to be called before the first client is made, again does no harm."""
+    expect_lost_connections()
+    read_odd_headers()
