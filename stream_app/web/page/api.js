@@ -77,6 +77,11 @@ export async function post(address, body) {
   return (await request(address, { method: "POST", headers, body: JSON.stringify(body) })).json();
 }
 
+/** DELETE, answered as JSON. */
+export async function erase(address) {
+  return (await request(address, { method: "DELETE" })).json();
+}
+
 /** What ended a fetch because its view was left. */
 export const isLeft = (error) => error.name === "AbortError";
 

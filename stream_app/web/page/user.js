@@ -5,6 +5,7 @@ import { bars } from "./chart.js";
 import { el, empty, facts, heading, onFrame, painted, panel, roving, setText, userLink } from "./dom.js";
 import { count, decimal, milliseconds, percent, time } from "./format.js";
 import { Timeline } from "./timeline.js";
+import { Erasing } from "./user_erasing.js";
 import { RankedList } from "./user_list.js";
 
 const NUM_ITEMS = 10;
@@ -15,6 +16,9 @@ const LONG_PAST = 3600000;
 
 /** After a change, what is not in the stream is asked for this much later (ms): changes come in twos and threes. */
 const SETTLE = 150;
+
+/** What is known of nobody. */
+const UNKNOWN = { slices: [], events: [], profile: {} };
 
 /** The answer to a click is waited for so long (ms) before the page says that it is late. */
 const LATE = 10000;
@@ -78,6 +82,7 @@ class UserView {
     Object.assign(this, { userId, newestTs, list: null, click: null, openedAt: performance.now() });
     this.timeline = new Timeline();
     this.journey = new Journey();
+    this.erasing = new Erasing(userId);
     this.ranked = new RankedList(
       (item) => this.take(item),
       (item) => this.timeline.light(item?.why?.slices ?? null),
@@ -98,7 +103,7 @@ class UserView {
     const slice = panel("Chosen slice");
     slice.body.append(this.timeline.detail);
     const profile = panel("Profile");
-    profile.body.append(this.facts, this.taste);
+    profile.body.append(this.facts, this.taste, this.erasing.root);
     return [
       timeline.root,
       el(
@@ -138,6 +143,15 @@ class UserView {
     );
     this.ranked.show(items, isChange);
     this.answer(list);
+  }
+
+  /** The user was erased: nothing of what is shown is known any more. */
+  showErased() {
+    this.list = null;
+    this.ranked.show([], false);
+    this.showProfile(UNKNOWN);
+    setText(this.note, "");
+    this.erasing.done();
   }
 
   showWhy(list) {
@@ -265,7 +279,8 @@ function followUser(view, signal, tell) {
     onFrame("list", () => view.showList(made));
     settle();
   };
-  follow(path(["users", view.userId, "stream"]), { list, slice: settle }, tell, signal);
+  const erased = () => onFrame("list", () => view.showErased());
+  follow(path(["users", view.userId, "stream"]), { list, slice: settle, erased }, tell, signal);
 }
 
 /** The view; without a user, whom to choose. */
@@ -277,7 +292,7 @@ export async function mountUser({ argument: userId, signal, tell }) {
   }
   const [users, user, list, model] = await Promise.all([
     recent,
-    orElse(get(path(["users", userId]), signal), { slices: [], events: [], profile: {} }),
+    orElse(get(path(["users", userId]), signal), UNKNOWN),
     orElse(get(listPath(userId), signal), null),
     get(path(["model"]), signal),
   ]);

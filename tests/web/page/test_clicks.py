@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,22 @@ def test_a_click_moves_the_list_and_tells_its_milliseconds(watched: Watched, sta
     expect(newest).to_contain_text(before[2])
     expect(newest).to_contain_text("purchase")
     assert stack.server.get(f"/users/{stack.user}")["num_events"] == num_events + 1
+
+
+def test_a_user_is_erased_only_when_asked_twice(watched: Watched, stack: Stack) -> None:
+    user = stack.server.get("/users?count=9")["users"][-1]["user_id"]
+    open_user(watched, user)
+    page = watched.page
+    page.get_by_role("button", name="Erase this user…").click()
+    expect(page.get_by_role("button", name="Keep")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Erase", exact=True)).to_be_hidden()
+    page.get_by_role("button", name="Erase this user…").click()
+    page.get_by_role("button", name="Erase", exact=True).click()
+    expect(page.get_by_text("Erased. A new event begins a new history.")).to_be_visible()
+    expect(page.locator("button.take")).to_have_count(0)
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        stack.server.get(f"/users/{user}")
 
 
 def test_no_motion_for_those_who_want_none(browser: Browser, stack: Stack) -> None:
