@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin import RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import CommitFailedError
 
@@ -264,18 +264,14 @@ class Rig:
 
         self.administer(scenario)
 
-    def administer(self, work: Any) -> None:
-        """Do something with an admin client: `work` is given it, and awaited."""
+    def administer(self, work: Any) -> Any:
+        """Do something with an admin client: `work` is given it, and awaited; what it gives."""
 
-        async def scenario() -> None:
-            admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.kafka.bootstrap_servers)
-            await admin.start()
-            try:
-                await work(admin)
-            finally:
-                await admin.close()
+        async def scenario() -> Any:
+            async with admin_client(self.settings) as admin:
+                return await work(admin)
 
-        asyncio.run(scenario())
+        return asyncio.run(scenario())
 
 
 def last_line(worker: RoleWorker) -> str:

@@ -6,9 +6,12 @@ import asyncio
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka.errors import NotCoordinatorForGroupError
 
+from stream_app.lag import group_name
 from stream_app.roles import ROLES
 from tests.faults.chain import Chain, check_same, through_chain, without_broker
 from tests.faults.cluster import Cluster
@@ -45,6 +48,25 @@ def test_a_worker_goes_on_with_two_of_three_brokers_and_after_all_were_gone(
         rig.wait_caught_up(worker)
         worker.stop()
     assert check(rig).statuses.keys() == {0, 1}
+
+
+def test_offsets_that_a_broker_cannot_give_are_not_taken_for_none(cluster: Cluster, make_rig: MakeRig) -> None:
+    rig = make_rig(cluster.bootstrap_servers, replication=3)
+    assert rig.try_commit({0: 7})
+
+    async def asked_elsewhere(admin: Any) -> list[int]:
+        coordinator = await admin.find_coordinator(group_name(rig.settings, "sequence"))
+        refused = []
+        for node in cluster.numbers:
+            try:
+                await admin.list_consumer_group_offsets(group_name(rig.settings, "sequence"), node)
+            except NotCoordinatorForGroupError:
+                refused.append(node)
+        assert coordinator not in refused
+        return refused
+
+    assert len(rig.administer(asked_elsewhere)) == len(cluster.numbers) - 1
+    assert rig.committed() == {0: 7}
 
 
 def test_all_roles_go_on_while_brokers_of_a_cluster_come_and_go(
