@@ -50,6 +50,10 @@ class _Batch:
         except UnicodeDecodeError:
             return iter(_TolerantBatch(self._raw))
 
+    def __next__(self) -> Any:
+        """The next record, as aiokafka asks for the marker of a transaction, which has no headers."""
+        return next(self._batch)
+
 
 class _TolerantBatch(_DefaultRecordBatchPy):  # type: ignore[misc]
     """A batch whose header names are read whatever their bytes: those that are no UTF-8 become ``\\xNN``."""

@@ -57,6 +57,7 @@ function evaluationPart({ evaluation }) {
   const chief = measures.includes(MEASURE) ? MEASURE : measures[0];
   const sorted = evaluation.toSorted((a, b) => b[chief] - a[chief]);
   part.body.append(
+    el("p", { class: "soft" }, "By sliceflow evaluate: a model of this kind, trained without the events it is asked for."),
     el("h3", {}, chief),
     bars(
       sorted.map((row) => ({

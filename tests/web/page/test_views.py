@@ -100,6 +100,8 @@ def test_model_shows_release_curve_and_drift(watched: Watched, stack: Stack) -> 
     release = stack.server.get("/model")["release"]
     expect(page.locator("h1 + code")).to_have_text(release)
     expect(page.get_by_role("img", name="Loss in training")).to_be_visible()
+    # The demo's model was judged beside baselines when it was trained.
+    expect(page.get_by_text("session-kNN", exact=True).first).to_be_visible()
     for heading in ("Evaluation beside baselines", "Drift", "Scorer, learned while events flow"):
         expect(page.get_by_role("heading", name=heading)).to_be_visible()
 
