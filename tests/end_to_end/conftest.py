@@ -71,7 +71,7 @@ class Commands:
     def run(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         command = [sys.executable, "-m", "stream_app.cli", *args]
-        return subprocess.run(command, capture_output=True, env=self.environ, text=True, timeout=200)
+        return subprocess.run(command, capture_output=True, env=self.environ, text=True, timeout=600)
 
     def stop(self, process: subprocess.Popen[str], number: int = signal.SIGTERM) -> int:
         """Send a signal; the exit code."""

@@ -64,7 +64,7 @@ class App:
     def rebuild_and_die(self, role: str, point: str) -> None:
         """A rebuild that dies."""
         command = [sys.executable, str(Path(dying.__file__)), point, "rebuild", role]
-        done = subprocess.run(command, capture_output=True, env=self.commands.environ, text=True, timeout=200)
+        done = subprocess.run(command, capture_output=True, env=self.commands.environ, text=True, timeout=600)
         assert done.returncode == dying.EXIT_CODE, done.stderr
 
     def audit(self) -> set[str]:

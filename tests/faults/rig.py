@@ -29,13 +29,13 @@ from tests.bench.common import EXAMPLE
 from tests.faults.launcher import NO_TROUBLE, Task, Trouble, command
 from tests.support import wait_until
 
-READY_S: Final = 60.0
+READY_S: Final = 120.0
 """A worker on a busy machine imports its libraries, joins its group and recovers in this time."""
 
 STOP_S: Final = 30.0
 """A clean stop has 20 s, then the process ends all the same."""
 
-CAUGHT_UP_S: Final = 120.0
+CAUGHT_UP_S: Final = 240.0
 """A role that has to wait for the session of a dead worker to end, and then to catch up, is done in this time."""
 
 MAX_REQUEST_BYTES: Final = 512 * 1024 * 1024

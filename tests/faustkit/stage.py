@@ -21,7 +21,7 @@ from tests.faustkit.counting import TABLE, Task, Told
 from tests.support import committed, create_topics, read_all, wait_until
 
 NUM_PARTITIONS = 2
-START_S = 40.0
+START_S = 120.0
 """A worker on a busy machine imports Faust, joins its group and recovers in this time."""
 
 STOP_S = 25.0
