@@ -313,7 +313,8 @@ class SliceEncoderRuntime:
         order_S = np.argsort(inputs[LENGTHS], kind="stable")[::-1]
         columns = tuple(column[order_S] for column in inputs)
         made = self._in_blocks(stage, columns, shapes.sizes, num_outputs=num_outputs, places=shapes.places)
-        return [rows_SD[np.argsort(order_S)] for rows_SD in made]
+        back_S = np.argsort(order_S)
+        return [rows_SD[back_S] for rows_SD in made]
 
     def _in_blocks(
         self,

@@ -8,7 +8,7 @@ is left alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -75,6 +75,19 @@ def num_together(keys: Sequence[bytes | None], erasures: Sequence[int], *, is_se
             return place
         seen.add(key)
     return len(keys)
+
+
+def parts_together(keys: Sequence[bytes | None], erasures: Sequence[int]) -> Iterator[range]:
+    """The places of what may be processed together, part after part, where all in front of each part is kept.
+
+    >>> list(parts_together([b"a", b"b", b"a", b"a"], [2]))
+    [range(0, 2), range(2, 3), range(3, 4)]
+    """
+    start = 0
+    while start < len(keys):
+        num = num_together(keys[start:], [place - start for place in erasures if place >= start], is_settled=True)
+        yield range(start, start + num)
+        start += num
 
 
 class CutAtErasures:

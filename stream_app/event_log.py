@@ -18,7 +18,8 @@ from stream_app.replay.planning import ReplayPlan, event_time_ms
 from stream_app.replay.readers import open_log
 from stream_app.settings import Settings
 from stream_app.settings_rules import clean_rules
-from stream_app.stages.clean import CleanRules, Rejection, clean_erasure, clean_event
+from stream_app.stages.clean import Rejection
+from stream_app.stages.intake import Content, read_record
 from stream_app.topic_reader import TopicReader
 from stream_app.topics import EVENTS, prefixed
 
@@ -61,7 +62,9 @@ def read_events(
     unknown: set[str] = set()
     for chunk in open_log(path, fields, ts_unit=ts_unit).iter_chunks(limit=limit):
         for row in chunk:
-            content = None if isinstance(row, bytes) else _read(*plan.event_bytes(row), event_time_ms(row), rules)
+            content = (
+                None if isinstance(row, bytes) else read_record(*plan.event_bytes(row), event_time_ms(row), (), rules)
+            )
             taken.take(content)
             if isinstance(content, Rejection) and content.reason == UNKNOWN_TYPE and isinstance(row, dict):
                 unknown.add(str(row["type"]))
@@ -100,7 +103,7 @@ class _Taken:
         self._events: list[Event] = []
         self._first_of: dict[str, int] = {}
 
-    def take(self, content: Event | Erasure | Rejection | None) -> None:
+    def take(self, content: Content | None) -> None:
         """Take what one record says; None is what nobody could read."""
         if isinstance(content, Event):
             self._events.append(content)
@@ -115,10 +118,6 @@ class _Taken:
         return sorted(kept, key=lambda event: event.ts)
 
 
-def _read(key: bytes | None, value: bytes | None, timestamp_ms: int, rules: CleanRules) -> Event | Erasure | Rejection:
-    return clean_erasure(key, value, timestamp_ms, rules) or clean_event(key, value, timestamp_ms, rules)
-
-
 async def _read_topic(settings: Settings) -> _Taken:
     rules = clean_rules(settings)
     taken = _Taken()
@@ -126,5 +125,5 @@ async def _read_topic(settings: Settings) -> _Taken:
         async for record in reader.read_all(prefixed(settings.prefix, EVENTS)):
             if any(name == TICK_HEADER for name, _ in record.headers):
                 continue
-            taken.take(_read(record.key, record.value, record.timestamp_ms, rules))
+            taken.take(read_record(record.key, record.value, record.timestamp_ms, (), rules))
     return taken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from stream_app.erasing import num_together
+from stream_app.erasing import parts_together
 from stream_app.offline_roles import Entry
 from stream_app.records import Erasure
 from stream_app.replay.planning import PlannedRecord
@@ -27,11 +27,9 @@ class EntryReader:
     def parts(self, records: Iterable[PlannedRecord]) -> Iterator[dict[int, list[Entry]]]:
         """The entries of each partition, cut wherever the roles cut their runs for an erasure."""
         read = [(record, self._content(record)) for record in records]
-        while read:
-            erasures = [place for place, (_, content) in enumerate(read) if isinstance(content, Erasure)]
-            num = num_together([record.key for record, _ in read], erasures, is_settled=True)
-            yield self._by_partition(read[:num])
-            read = read[num:]
+        erasures = [place for place, (_, content) in enumerate(read) if isinstance(content, Erasure)]
+        for places in parts_together([record.key for record, _ in read], erasures):
+            yield self._by_partition(read[places.start : places.stop])
 
     def _content(self, record: PlannedRecord) -> Content:
         return read_record(record.key, record.value, record.timestamp_ms, record.headers, self._rules)

@@ -18,7 +18,7 @@ from stream_app.agents.score import ScoreProcessor, ScoreTopics
 from stream_app.agents.sequence import SequenceProcessor, SequenceTopics
 from stream_app.agents.trend import TrendProcessor, TrendTopics
 from stream_app.batching import SliceBatcher
-from stream_app.erasing import FindErasures, erased_records, erasures_of_events, num_together
+from stream_app.erasing import FindErasures, erased_records, erasures_of_events, parts_together
 from stream_app.faustkit import Effects, Run, Stored, Values
 from stream_app.faustkit.run import part_of
 from stream_app.models import ServedModel, load_encoder, scorer_stage, served_model
@@ -102,14 +102,10 @@ class UserFold:
     async def changes(self, run: Run, values: Values) -> Changes:
         """See `Fold.changes`."""
         changed: Changes = {}
-        start = 0
-        while start < len(run):
-            left = part_of(run, start, len(run))
-            num = num_together(left.keys, self._find(left), is_settled=True)
-            effects = await self._process(part_of(left, 0, num), Layered(changed, values))
+        for places in parts_together(run.keys, self._find(run)):
+            effects = await self._process(part_of(run, places.start, places.stop), Layered(changed, values))
             changed |= effects.changes
             changed |= dict.fromkeys(effects.removed)
-            start += num
         return changed
 
 

@@ -24,7 +24,7 @@ from stream_app.broker.lock import FolderLock, Holder
 from stream_app.errors import TopicMismatchError, UsageError
 from stream_app.faustkit.changelog import RecoveryError
 from stream_app.faustkit.recovery import recover
-from stream_app.faustkit.store import PartitionStore, Stored, StoreMemory, seal
+from stream_app.faustkit.store import PartitionStore, Stored, StoreMemory, seal_all
 from stream_app.kafka import admin_client, as_unreachable, connection
 from stream_app.rebuild_folds import ROLE_TABLES, NewFold, role_folds
 from stream_app.replay.report import Progress
@@ -226,11 +226,7 @@ async def _fold_input(
     fold = new_fold(partition)
     try:
         async for run in reader.runs(topic, partition, 0, end):
-            changes = await fold.changes(run, store)
-            envelopes = {
-                key: None if stored is None else seal(stored.position, stored.payload)
-                for key, stored in changes.items()
-            }
+            envelopes = seal_all(await fold.changes(run, store))
             # Thrown away after a crash, so no write-ahead log, and no changelog that it could stand at.
             store.load(envelopes, 0, use_log=False)
     except TopicMismatchError as error:

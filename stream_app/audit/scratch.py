@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from stream_app.faustkit.store import PartitionStore, Stored, StoreMemory, seal
+from stream_app.faustkit.store import PartitionStore, Stored, StoreMemory, seal_all
 
 MEMORY_BYTES: Final = 64 * 1024 * 1024
 """Budget of the table's cache and write buffers."""
@@ -36,12 +36,8 @@ class ScratchTable:
         """Set values; None removes one."""
         self._pending.update(values)
         if len(self._pending) > MAX_PENDING_KEYS:
-            sealed = {
-                key: None if stored is None else seal(stored.position, stored.payload)
-                for key, stored in self._pending.items()
-            }
             # It is thrown away after a crash, so no write-ahead log, and no changelog that it could stand at.
-            self._store.load(sealed, 0, use_log=False)
+            self._store.load(seal_all(self._pending), 0, use_log=False)
             self._pending.clear()
 
 

@@ -15,7 +15,7 @@ from stream_app.faustkit.effects import Effects, OutRecord
 from stream_app.faustkit.outbox import Outbox
 from stream_app.faustkit.producing import Target, Writer
 from stream_app.faustkit.run import Run, part_of
-from stream_app.faustkit.store import PartitionStore, Stored, seal
+from stream_app.faustkit.store import PartitionStore, Stored, seal_all
 
 KEEP_S = 0.2
 """How long changes wait for others to be kept with. Few enough inputs are repeated after a crash, and a busy key's
@@ -129,10 +129,7 @@ class PartitionState:
         await self.keep()
 
     async def _write(self, facts: list[OutRecord]) -> None:
-        envelopes = {
-            key: None if stored is None else seal(stored.position, stored.payload)
-            for key, stored in self._keeping.items()
-        }
+        envelopes = seal_all(self._keeping)
         topic, partition = self._changelog
         records = [OutRecord(topic, partition, key, value) for key, value in envelopes.items()]
         acknowledged = await self._outbox.publish([*records, *facts], self.writer)

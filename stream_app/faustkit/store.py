@@ -53,6 +53,11 @@ def seal(position: int, payload: bytes) -> bytes:
     return position.to_bytes(POSITION_BYTES, "big") + payload
 
 
+def seal_all(values: Mapping[bytes, Stored | None]) -> dict[bytes, bytes | None]:
+    """The envelopes of values; None, where a value is removed, stays None."""
+    return {key: None if stored is None else seal(stored.position, stored.payload) for key, stored in values.items()}
+
+
 def unseal(envelope: bytes) -> Stored:
     """What is in an envelope.
 

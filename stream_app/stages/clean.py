@@ -48,8 +48,9 @@ MAX_NUMBER: Final = 1e15
 ID_FIELDS: Final = ("user_id", "item_id", "event_id", "session_id", "recommendation_id")
 REQUIRED_FIELDS: Final = ("user_id", "item_id", "type", "ts")
 
-_ERASURE_MARKS: Final = (ERASE_TYPE.encode(), b"\\u00")
-"""One of these is in every erasure: its type, or a letter of it that is escaped."""
+_ERASE_TYPE: Final = ERASE_TYPE.encode()
+_ESCAPED_LETTER: Final = b"\\u00"
+"""One of these two is in every erasure: its type, or a letter of it that is escaped."""
 
 _NUM_FIELDS: Final = len(Event.__struct_fields__)
 _SPACED_COLONS: Final = (b" :", b"\t:", b"\n:", b"\r:")
@@ -130,7 +131,7 @@ def clean_thoroughly(key: bytes | None, value: bytes | None, record_ts_ms: int, 
 
 def may_be_erasure(value: bytes | None) -> bool:
     """Whether a value may be an erasure; most events are not in doubt."""
-    return value is not None and any(mark in value for mark in _ERASURE_MARKS)
+    return value is not None and (_ERASE_TYPE in value or _ESCAPED_LETTER in value)
 
 
 def clean_erasure(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -35,19 +35,14 @@ MAX_EVENTS: Final = 500
 """Events of one request."""
 
 
-@dataclass(frozen=True)
-class Checked:
-    """An event that will be accepted, and the value of its record."""
-
-    event: Event
-    value: bytes
+Wish = TypeVar("Wish", bound=Event | Erasure, covariant=True)
 
 
 @dataclass(frozen=True)
-class CheckedErasure:
-    """The same of an erasure."""
+class Checked(Generic[Wish]):
+    """An event or an erasure that will be accepted, and the value of its record."""
 
-    event: Erasure
+    event: Wish
     value: bytes
 
 
@@ -93,7 +88,7 @@ class Sender:
             request.method, request.path, given, scheme=request.scheme, good=HTTPStatus.ACCEPTED
         )
 
-    def checked(self, given: Sequence[dict[str, Any]]) -> list[Checked]:
+    def checked(self, given: Sequence[dict[str, Any]]) -> list[Checked[Event]]:
         """The events, with the server's time where they have none.
 
         Raises:
@@ -104,12 +99,12 @@ class Sender:
         now_ms = time.time_ns() // 1_000_000
         return [self._checked(fields, place, now_ms) for place, fields in enumerate(given)]
 
-    def erasure(self, user_id: str) -> CheckedErasure:
+    def erasure(self, user_id: str) -> Checked[Erasure]:
         """What asks for a user to be erased, now; the id is one that events may have."""
         erasure = Erasure(user_id=user_id, ts=time.time_ns() // 1_000_000)
-        return CheckedErasure(erasure, erasure_value(erasure, self._rules))
+        return Checked(erasure, erasure_value(erasure, self._rules))
 
-    async def send(self, events: Sequence[Checked | CheckedErasure], headers: Headers = ()) -> list[Placed]:
+    async def send(self, events: Sequence[Checked[Event | Erasure]], headers: Headers = ()) -> list[Placed]:
         """Send events in order, each with these headers, and wait until Kafka has acknowledged all of them.
 
         Raises:
@@ -131,11 +126,11 @@ class Sender:
             for place, one in zip(placed, events, strict=True)
         ]
 
-    def _record(self, one: Checked | CheckedErasure) -> tuple[str, bytes, bytes, None, int]:
+    def _record(self, one: Checked[Event | Erasure]) -> tuple[str, bytes, bytes, None, int]:
         # The record's own time is the event's, as in a replay: both then make the same lists.
         return self._topic, one.value, tables.key_of(one.event.user_id), None, one.event.ts
 
-    def _checked(self, fields: dict[str, Any], place: int, now_ms: int) -> Checked:
+    def _checked(self, fields: dict[str, Any], place: int, now_ms: int) -> Checked[Event]:
         fields = {self._rules.producer_name("ts"): now_ms, **fields}
         value = msgspec.json.encode(fields)
         user = fields.get(self._rules.producer_name("user_id"))

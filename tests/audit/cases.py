@@ -10,11 +10,15 @@ from typing import NamedTuple
 from stream_app.agents.sequence import SequenceProcessor, SequenceTopics
 from stream_app.audit.changelogs import Entries, PartitionFold, entry_of
 from stream_app.audit.findings import Check
+from stream_app.audit.histories import LogFold
+from stream_app.audit.runs import cut_after
+from stream_app.audit.scratch import scratch_table
 from stream_app.faustkit import OutRecord, Stored
 from stream_app.faustkit.run import Run, run_of
 from stream_app.faustkit.store import seal
 from stream_app.settings import Settings
 from stream_app.settings_rules import clean_rules, sequence_stage
+from stream_app.stages.intake import read_record
 
 EVENTS = "events"
 LETTERS = "events-dead-letter"
@@ -91,3 +95,15 @@ class SequenceRole:
         """The dead letters so far, as they lie on their topic."""
         letters = [one for one in self.outputs if one.topic == LETTERS]
         return [Record(offset, one.key, one.value, one.headers) for offset, one in enumerate(letters)]
+
+
+def audited(log: Run, held: dict[bytes, Stored], committed: int, cuts: Iterable[int]) -> Check:
+    """The findings about what a role held after a log of `events`."""
+    check, rules = new_check(), clean_rules(SETTINGS)
+    with scratch_table() as table:
+        fold = LogFold(check, sequence_stage(SETTINGS, 0), table, CHANGELOG, entries(held), committed)
+        for part in cut_after(log, cuts):
+            columns = zip(part.keys, part.values, part.timestamps_ms, part.headers, strict=True)
+            fold.take(part, [read_record(*record, rules) for record in columns])
+        fold.finish()
+    return check

@@ -10,20 +10,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_app.audit.findings import Check
 from stream_app.audit.held import HeldCounts
-from stream_app.audit.histories import LogFold
 from stream_app.audit.repeats import Repeats, slice_output
 from stream_app.audit.runs import cut_after
-from stream_app.audit.scratch import scratch_table
 from stream_app.audit.stores import StoreComparison
 from stream_app.faustkit import Stored
 from stream_app.faustkit.run import Run, part_of
 from stream_app.records import ErasedRecord, Erasure, Event, SliceEvent, SliceRecord, encode
-from stream_app.settings_rules import clean_rules, sequence_stage
-from stream_app.stages.intake import read_record
+from stream_app.settings_rules import clean_rules
 from stream_app.tables import PARTITION_KEY, SEQUENCE_TOTALS
-from tests.audit.cases import CHANGELOG, SETTINGS, Record, SequenceRole, entries, new_check, new_fold, run, values
+from tests.audit.cases import (
+    CHANGELOG,
+    SETTINGS,
+    Record,
+    SequenceRole,
+    audited,
+    new_check,
+    new_fold,
+    run,
+    values,
+)
 from tests.stages.cases import Entry, Erase, Tick
 from tests.stages.test_erasing import logs_with_erasures
 
@@ -58,18 +64,6 @@ def held_after(log: Run, cuts: set[int]) -> dict[bytes, Stored]:
     for part in cut_after(log, cuts):
         role.take(part)
     return role.held
-
-
-def audited(log: Run, held: dict[bytes, Stored], committed: int, cuts: set[int]) -> Check:
-    """The findings about what the role keeps."""
-    check = new_check()
-    with scratch_table() as table:
-        fold = LogFold(check, sequence_stage(SETTINGS, 0), table, CHANGELOG, entries(held), committed)
-        for part in cut_after(log, cuts):
-            columns = zip(part.keys, part.values, part.timestamps_ms, part.headers, strict=True)
-            fold.take(part, [read_record(*record, RULES) for record in columns])
-        fold.finish()
-    return check
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_app.audit import scratch
-from stream_app.audit.findings import Check
 from stream_app.audit.histories import LogFold
 from stream_app.audit.runs import cut_after
 from stream_app.audit.scratch import ScratchTable, scratch_table
@@ -21,9 +20,8 @@ from stream_app.faustkit.run import Run
 from stream_app.faustkit.store import PartitionStore, StoreMemory
 from stream_app.records import TICK_HEADER, Event, encode
 from stream_app.settings_rules import clean_rules, sequence_stage
-from stream_app.stages.intake import read_record
 from stream_app.tables import PARTITION_KEY
-from tests.audit.cases import CHANGELOG, SETTINGS, Record, SequenceRole, entries, new_check, run
+from tests.audit.cases import CHANGELOG, SETTINGS, Record, SequenceRole, audited, new_check, run
 from tests.stages.cases import Dead, Entry, Tick, logs
 
 pytestmark = pytest.mark.slow
@@ -55,18 +53,6 @@ def kept_by_role(log: Run, cuts: Iterable[int]) -> list[dict[bytes, Stored]]:
         role.take(part)
         held.append(dict(role.held))
     return held
-
-
-def audited(log: Run, held: dict[bytes, Stored], committed: int, cuts: Iterable[int]) -> Check:
-    """The findings about what the role held."""
-    check = new_check()
-    with scratch_table() as table:
-        fold = LogFold(check, sequence_stage(SETTINGS, 0), table, CHANGELOG, entries(held), committed)
-        for part in cut_after(log, cuts):
-            columns = zip(part.keys, part.values, part.timestamps_ms, part.headers, strict=True)
-            fold.take(part, [read_record(*record, RULES) for record in columns])
-        fold.finish()
-    return check
 
 
 NON_EMPTY = logs().filter(lambda made: any(isinstance(entry, Event) for entry in made))

@@ -28,6 +28,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from stream_app.broker import EmbeddedBroker
 from stream_app.cli._signals import terminate_as_interrupt
 from tests.bench.common import BenchResult, Figure, finish
+from tests.bench.pacing import Pace
 from tests.bench.sequence import relay, worker
 from tests.bench.sequence.job import NUM_PARTITIONS, Load, Task, oracle
 from tests.bench.sequence.worker import Worker, new_task
@@ -176,20 +177,17 @@ class _Receiver:
 
 async def _send_paced(task: Task, records: Sequence[Record], rate: float) -> tuple[list[float], float]:
     """Send `rate` records a second; when each was sent, and the most milliseconds that one went late."""
-    sent_s, late_s = [], 0.0
+    sent_s = []
     async with AIOKafkaProducer(bootstrap_servers=task.servers, acks="all", linger_ms=0) as producer:
         await producer.partitions_for(task.input_topic)
         acknowledgements = []
-        started_s = time.perf_counter()
+        pace = Pace(rate)
         for place, (key, value) in enumerate(records):
-            due_s = started_s + place / rate
-            if (wait_s := due_s - time.perf_counter()) > 0:
-                await asyncio.sleep(wait_s)
+            await pace.wait(place)
             sent_s.append(time.perf_counter())
-            late_s = max(late_s, sent_s[-1] - due_s)
             acknowledgements.append(await producer.send(task.input_topic, value, key=key))
         await asyncio.gather(*acknowledgements)
-    return sent_s, late_s * 1000
+    return sent_s, pace.late_s * 1000
 
 
 async def run_round(servers: str, who: Contender, load: Load, rate: float, folder: Path, number: int) -> Round:

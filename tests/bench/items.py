@@ -45,6 +45,7 @@ from stream_app.topics import ITEM_VECTORS, ITEMS, prefixed
 from stream_app.training import TrainingItems, train
 from tests.bench.common import EXAMPLE, BenchResult, Figure, finish, table
 from tests.bench.latency import APPEND_TIME, SHARES
+from tests.bench.pacing import Pace
 from tests.bench.stack import READY_WITHIN_S, RunningRoles, fresh_broker
 
 P99_TARGET_MS: Final = 200.0
@@ -165,22 +166,19 @@ async def send(
     Returns:
         When Kafka appended each of those, and the most milliseconds that one went later than it should.
     """
-    late_s, on_their_way = 0.0, {}
+    on_their_way = {}
     async with AIOKafkaProducer(**connection(settings), acks="all", linger_ms=0) as producer:
         await producer.partitions_for(topic)
-        started_s = time.perf_counter()
+        pace = Pace(rate)
         for place, upsert in enumerate(upserts):
-            due_s = started_s + place / rate
-            if (wait_s := due_s - time.perf_counter()) > 0:
-                await asyncio.sleep(wait_s)
-            late_s = max(late_s, time.perf_counter() - due_s)
+            await pace.wait(place)
             if upsert.item_id in asked:
                 watcher.expect(upsert.item_id, asked[upsert.item_id])
             key = upsert.item_id.encode()
             partition = partition_of(key, settings.partitions)
             on_their_way[upsert.item_id] = await producer.send(topic, upsert.value, key=key, partition=partition)
         appended = {item_id: (await sent).timestamp for item_id, sent in on_their_way.items()}
-    return {item_id: appended[item_id] for item_id in asked}, late_s * 1000
+    return {item_id: appended[item_id] for item_id in asked}, pace.late_s * 1000
 
 
 async def shown(

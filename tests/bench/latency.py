@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from stream_app.settings import Settings
 from stream_app.topic_reader import StoredRecord, TopicReader
 from stream_app.topics import EVENTS, RECOMMENDATIONS, SLICE_VECTORS, SLICES, prefixed
 from tests.bench.common import EXAMPLE, BenchResult, Figure, finish, table
+from tests.bench.pacing import Pace
 from tests.bench.stack import fresh_broker, running_roles
 
 P50_TARGET_MS: Final = 15.0
@@ -174,19 +174,15 @@ def _all_hops(runs: Sequence[RunResult]) -> list[list[str]]:
 async def send_paced(settings: Settings, events: Sequence[Event], rate: float) -> float:
     """Send `rate` events a second, each at its time; the most milliseconds that one went later than it should."""
     topic = prefixed(settings.prefix, EVENTS)
-    late_s = 0.0
     async with AIOKafkaProducer(**connection(settings), acks="all", linger_ms=0) as producer:
         await producer.partitions_for(topic)
         acknowledgements = []
-        started_s = time.perf_counter()
+        pace = Pace(rate)
         for place, event in enumerate(events):
-            due_s = started_s + place / rate
-            if (wait_s := due_s - time.perf_counter()) > 0:
-                await asyncio.sleep(wait_s)
-            late_s = max(late_s, time.perf_counter() - due_s)
+            await pace.wait(place)
             acknowledgements.append(await producer.send(topic, encode(event), key=event.user_id.encode("utf-8")))
         await asyncio.gather(*acknowledgements)
-    return late_s * 1000
+    return pace.late_s * 1000
 
 
 async def run_once(settings: Settings, load: Load, events: Sequence[Event]) -> RunResult:
