@@ -133,7 +133,8 @@ class UserView {
   showList(list) {
     const isChange = this.list !== null && this.list.recommendation_id !== list.recommendation_id;
     const why = new Map((this.list?.items ?? []).map((item) => [item.item_id, item.why]));
-    const items = list.items.map((item) => ({ why: why.get(item.item_id), ...item }));
+    // The stream brings lists whole, however few are shown.
+    const items = list.items.slice(0, NUM_ITEMS).map((item) => ({ why: why.get(item.item_id), ...item }));
     this.list = { ...list, items };
     setText(
       this.note,

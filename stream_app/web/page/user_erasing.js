@@ -7,6 +7,7 @@ import { el, setText } from "./dom.js";
 export class Erasing {
   constructor(userId) {
     this.userId = userId;
+    this.isDone = false;
     this.said = el("p", { class: "said", role: "status", "aria-live": "polite" });
     this.first = el("button", { type: "button" }, "Erase this user…");
     this.really = el("button", { type: "button" }, "Erase");
@@ -31,17 +32,23 @@ export class Erasing {
 
   async send() {
     this.ask(false);
+    this.first.disabled = true;
+    this.isDone = false;
     this.say("Sent…");
     try {
       await erase(path(["users", this.userId]));
-      this.say("Kafka has it. Each role forgets this user as it comes by.");
+      // What the stream tells may be faster than this answer.
+      if (!this.isDone) this.say("Kafka has it. Each role forgets this user as it comes by.");
     } catch (error) {
       this.say(error.told ?? error.message, true);
+    } finally {
+      this.first.disabled = false;
     }
   }
 
   /** It has come through: the list is gone. */
   done() {
+    this.isDone = true;
     this.say("Erased. A new event begins a new history.");
   }
 

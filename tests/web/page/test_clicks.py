@@ -34,6 +34,43 @@ def open_user(watched: Watched, user: str) -> None:
     expect(watched.page.locator("#connection")).to_have_text("live")
 
 
+HOLD = """method => {
+    const real = window.fetch;
+    const held = new Promise((done) => { window.letGo = done; });
+    window.fetch = async (address, options) => {
+        const answer = await real(address, options);
+        if ((options?.method ?? "GET") === method && !String(address).endsWith("/stream")) await held;
+        return answer;
+    };
+}"""
+"""Answers to requests of one method come only after `letGo`: later than whatever the stream tells."""
+
+
+def test_a_list_from_the_stream_is_no_longer_than_the_first(watched: Watched, stack: Stack) -> None:
+    open_user(watched, stack.user)
+    page = watched.page
+    page.evaluate(HOLD, "GET")
+    page.locator("button.take").nth(1).click()
+    expect(page.get_by_role("status").filter(has_text=MOVED)).to_be_visible()
+    assert len(titles(page)) == 10
+    page.evaluate("() => window.letGo()")
+
+
+def test_an_erasure_stays_told_when_its_answer_comes_later(watched: Watched, stack: Stack) -> None:
+    user = stack.server.get("/users?count=9")["users"][-2]["user_id"]
+    open_user(watched, user)
+    page = watched.page
+    page.evaluate(HOLD, "DELETE")
+    first = page.get_by_role("button", name="Erase this user…")
+    first.click()
+    page.get_by_role("button", name="Erase", exact=True).click()
+    expect(page.get_by_text("Erased. A new event begins a new history.")).to_be_visible()
+    expect(first).to_be_disabled()
+    page.evaluate("() => window.letGo()")
+    expect(first).to_be_enabled()  # the answer has come, and changed nothing
+    expect(page.get_by_text("Erased. A new event begins a new history.")).to_be_visible()
+
+
 def test_a_click_moves_the_list_and_tells_its_milliseconds(watched: Watched, stack: Stack) -> None:
     open_user(watched, stack.user)
     page = watched.page
