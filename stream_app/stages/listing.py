@@ -92,8 +92,7 @@ def take_vectors(
         if record.release != release:
             continue
         profile = profiles.setdefault(record.user_id, UserProfile())
-        take_slice_vector(profile, record)
-        if record.fresh and record.offset > profile.answered:
+        if take_slice_vector(profile, record) and record.fresh and record.offset > profile.answered:
             profile.answered = record.offset
             asked[record.user_id] = record
     return list(asked.values())

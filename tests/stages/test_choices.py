@@ -28,8 +28,9 @@ RULE = ScoreRule(epoch_ms=10, scorer_epoch_ms=40, users_share=1.0, choices_per_e
 def taken(
     items: list[str], *, seq: int = 0, fresh: bool = True, user_id: str = "ann", **changes: object
 ) -> SliceVectorRecord:
-    """A fresh slice vector; its user vector is [seq, seq]."""
-    made = msgspec.structs.replace(vector(seq, items, float(seq)), user_id=user_id, fresh=fresh)
+    """A fresh slice vector; its user vector is [seq, seq]. Each event makes another revision of its slice."""
+    made = vector(seq, items, float(seq))
+    made = msgspec.structs.replace(made, user_id=user_id, fresh=fresh, revision=len(items))
     return msgspec.structs.replace(made, **changes)
 
 

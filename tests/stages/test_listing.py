@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from stream_app.records import SliceVectorRecord
+from stream_app.records import SliceVectorRecord, pack_vector
 from stream_app.stages.listing import (
     MAX_SEARCH,
     KnownItems,
@@ -53,6 +53,14 @@ def test_a_list_is_due_to_whoever_has_a_new_event_and_answers_the_last() -> None
         "c": (["i1"], 3),
     }
     assert take_vectors(records, profiles, "r1") == [], "the same once more asks for nothing"
+
+
+def test_a_list_is_made_with_the_newest_vector_though_an_older_one_is_published_again_behind_it() -> None:
+    older, newer = vector_for("a", 1, ["i0"]), vector_for("a", 2, ["i1"])
+    newer = msgspec.structs.replace(newer, user_vector=pack_vector(np.array([2.0], dtype=np.float32)))
+    profiles: dict[str, UserProfile] = {}
+    assert take_vectors([older, newer, older], profiles, "r1") == [newer]
+    assert search_of(["a"], profiles, 5).vectors_UD.tolist() == [[2.0]]
 
 
 def test_lists_are_made_by_epoch_and_live_ones_last() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import msgspec
 import numpy as np
 from hypothesis import given
@@ -49,15 +51,60 @@ def test_recent_items_are_the_newest_of_the_whole_history(parts: list[list[str]]
     assert set(profile.seen) == {item for items in parts for item in items}
 
 
-@given(ITEM_LISTS)
-def test_repeats_change_nothing(parts: list[list[str]]) -> None:
-    records = [vector(seq, items) for seq, items in enumerate(parts)]
-    profile = profile_of(records)
-    before = msgspec.msgpack.encode(profile)
-    for record in records[-1:]:
-        take_slice_vector(profile, record)
-        take_slice_vector(profile, record)
-    assert msgspec.msgpack.encode(profile) == before
+@st.composite
+def logs(draw: st.DrawFn) -> tuple[list[SliceVectorRecord], list[int]]:
+    """The vectors of a user's slices, some of them repaired, in the order they are first published; and places of them
+    as they lie on a topic to which a worker published again and again, from some place before on.
+    """
+    records: list[SliceVectorRecord] = []
+    revisions: dict[int, int] = {}
+    newest = 0
+    for number in range(draw(st.integers(1, 25))):
+        seq = draw(st.integers(max(0, newest - 3), newest + 1))
+        newest = max(newest, seq)
+        revisions[seq] = revisions.get(seq, 0) + 1
+        made = vector(seq, [f"i{number % 9}", f"i{number}"], float(number))
+        records.append(msgspec.structs.replace(made, revision=revisions[seq], offset=number))
+    places: list[int] = []
+    start = 0
+    for _ in range(draw(st.integers(0, 4))):
+        end = draw(st.integers(start, len(records)))
+        places += range(start, end)
+        start = draw(st.integers(0, end))
+    return records, [*places, *range(start, len(records))]
+
+
+@given(logs())
+def test_repeats_change_nothing_though_they_come_behind_newer_ones(
+    log: tuple[list[SliceVectorRecord], list[int]],
+) -> None:
+    records, places = log
+    profile, num_taken = UserProfile(), 0
+    for place in places:
+        assert take_slice_vector(profile, records[place]) == (place >= num_taken)
+        num_taken = max(num_taken, place + 1)
+        assert profile == profile_of(records[:num_taken])
+
+
+def test_a_slice_older_than_all_that_are_known_is_a_repeat() -> None:
+    profile = profile_of([vector(seq, [str(seq)], seq) for seq in range(NUM_RECENT + 1)])
+    before = copy.deepcopy(profile)
+    assert not take_slice_vector(profile, vector(0, ["0"]))
+    assert profile == before
+
+
+def test_another_release_brings_the_same_revisions_again() -> None:
+    profile = profile_of([vector(0, ["p"], 1.0), vector(1, ["q"], 2.0)])
+    for seq in range(2):
+        assert take_slice_vector(profile, msgspec.structs.replace(vector(seq, ["p"], 3.0 + seq), release="r2"))
+    assert (profile.release, np.frombuffer(profile.user_vector, dtype="<f4").tolist()) == ("r2", [4.0])
+
+
+def test_a_profile_that_was_kept_without_revisions_takes_what_comes() -> None:
+    kept = msgspec.msgpack.encode([["p"], [[0, ["p"]]], b"", "r1", 3, 1])
+    profile = msgspec.msgpack.decode(kept, type=UserProfile)
+    assert take_slice_vector(profile, vector(0, ["p"]))
+    assert not take_slice_vector(profile, vector(0, ["p"]))
 
 
 @given(ITEM_LISTS, st.data())
