@@ -1,4 +1,4 @@
-"""Faust at batch granularity: agents that receive whole fetched runs, and lose nothing.
+"""Faust at batch granularity: processors that receive whole fetched runs, and lose nothing.
 
 This layer knows nothing of recommending. README.md beside this file shows an app, the surface and what is promised.
 """

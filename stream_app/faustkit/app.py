@@ -26,7 +26,7 @@ from stream_app.faustkit.checks import (
     refuse_recreated,
 )
 from stream_app.faustkit.failure import end_process
-from stream_app.faustkit.keeping import PartitionState
+from stream_app.faustkit.keeping import KeepClock, PartitionState
 from stream_app.faustkit.lanes import Lane
 from stream_app.faustkit.meter import Meter, NoMeter
 from stream_app.faustkit.outbox import Outbox
@@ -39,14 +39,14 @@ from stream_app.faustkit.run import MAX_RUN_RECORDS, Run
 from stream_app.faustkit.standby import Standby
 from stream_app.faustkit.store import PartitionStore, StoreMemory
 from stream_app.faustkit.table import StateTable
-from stream_app.faustkit.transport import BatchConsumer, BatchTransport, RunSchema
+from stream_app.faustkit.transport import BatchConsumer, BatchTransport
 from stream_app.faustkit.watchdog import Limits, Watchdog
 from stream_app.kafka_client import mend_clients
 
 log = logging.getLogger("sliceflow.faustkit")
 
 QUEUED_RUNS = 4
-"""Runs waiting for an agent; when full, nothing more is fetched, so a slow agent slows the fetcher down."""
+"""Messages waiting for an agent of a per-message topic; when full, nothing more is fetched. Lanes bound runs."""
 
 COMMIT_INTERVAL_S = 0.25
 """A quarter of a second costs a commit request four times a second, and nothing else."""
@@ -126,6 +126,7 @@ class BatchApp(faust.App):
         self._bindings: dict[str, _Binding] = {}
         self._before_open: list[Callable[[], Awaitable[None]]] = []
         self._opening = Breakable()
+        self._keep_clock = KeepClock()
         self.on_partitions_revoked.connect(self._close_partitions)  # type: ignore[arg-type]
 
     def attach(self, topic: str, new_processor: Callable[[int], Processor], *, table: str) -> None:
@@ -140,14 +141,17 @@ class BatchApp(faust.App):
         self._bindings[topic] = binding
 
         async def agent(stream: Any) -> None:
+            # Faust assigns, fetches and commits for it; its runs come by `put_run`.
             async for event in stream.events():
-                # A run fetched before a rebalance may come late. Runs between it and the committed offset were
-                # forgotten, so taking it would skip them.
-                lane = binding.lanes.get(event.value.partition)
-                if lane is not None and event.message.generation_id == self.consumer_generation_id:
-                    lane.put(event.value)
+                raise AssertionError(f"{topic} is delivered in runs, but here is a message: {event!r}")
 
-        self.agent(self.topic(topic, schema=RunSchema()), name=f"agent-{topic}", concurrency=1)(agent)
+        self.agent(self.topic(topic, key_type=bytes, value_type=bytes), name=f"agent-{topic}", concurrency=1)(agent)
+
+    def put_run(self, run: Run) -> None:
+        """Give a run to the lane of its partition, if there is one: where none is, its next owner reads it again."""
+        lane = self._bindings[run.topic].lanes.get(run.partition)
+        if lane is not None:
+            lane.put(run)
 
     def before_open(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Await `callback` at each assignment, before the processors are made."""
@@ -328,6 +332,7 @@ class BatchApp(faust.App):
             TP(changelog, partition),
             self.outbox,
             writer,
+            self._keep_clock,
             on_kept=lambda offset: self._batch_consumer.done_up_to(tp, offset),
             on_error=fail,
         )

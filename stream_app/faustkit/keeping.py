@@ -8,12 +8,13 @@ between repeats those inputs, and since their outputs were acknowledged before, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from stream_app.faustkit.effects import Effects, OutRecord
 from stream_app.faustkit.outbox import Outbox
-from stream_app.faustkit.producing import Target, Writer
+from stream_app.faustkit.producing import Writer
+from stream_app.faustkit.request_line import Target
 from stream_app.faustkit.run import Run, part_of
 from stream_app.faustkit.store import PartitionStore, Stored, seal_all
 
@@ -32,6 +33,28 @@ class Values(Protocol):
         """The values of `keys`, in their order; None where there is none."""
 
 
+class KeepClock:
+    """Has the changes of all partitions of a process kept at the same moments: they share requests and commits."""
+
+    def __init__(self) -> None:
+        self._due: list[Callable[[], Awaitable[None]]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Future[None]] = set()
+
+    def add(self, keep: Callable[[], Awaitable[None]]) -> None:
+        """Have `keep` called once, at most `KEEP_S` from now. Who is slow then holds up nobody."""
+        self._due.append(keep)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(KEEP_S, self._tick)
+
+    def _tick(self) -> None:
+        due, self._due, self._timer = self._due, [], None
+        for keep in due:
+            task = asyncio.ensure_future(keep())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+
 class PartitionState:
     """The values of one partition of a table: those in the store, and over them those that are not kept yet.
 
@@ -40,6 +63,7 @@ class PartitionState:
         changelog: Topic and partition of the changelog.
         outbox: Publishes the changelog.
         writer: In whose name everything is published that this partition causes.
+        clock: Says when changes are kept.
         on_kept: Told the offset up to which inputs may be committed.
         on_error: Called when the changes could not be kept; must end the process.
     """
@@ -50,6 +74,7 @@ class PartitionState:
         changelog: Target,
         outbox: Outbox,
         writer: Writer,
+        clock: KeepClock,
         *,
         on_kept: Callable[[int], None],
         on_error: Callable[[BaseException], None],
@@ -58,6 +83,7 @@ class PartitionState:
         self.writer = writer
         self._changelog = changelog
         self._outbox = outbox
+        self._clock = clock
         self._on_kept = on_kept
         self._on_error = on_error
         self._pending: dict[bytes, Stored | None] = {}
@@ -65,8 +91,9 @@ class PartitionState:
         self._facts: dict[tuple[str, int, bytes | None], OutRecord] = {}
         self._next_offset = -1
         self._is_kept = True
+        self._is_due = False
+        self._is_closed = False
         self._lock = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
 
     def get_many(self, keys: Sequence[bytes]) -> list[Stored | None]:
         """The values of `keys`, in their order; None where there is none."""
@@ -98,8 +125,8 @@ class PartitionState:
         self._is_kept = False
         if len(self._pending) > MAX_PENDING_KEYS:
             await self.keep()
-        elif self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._keep_soon())
+        else:
+            self._keep_soon()
 
     async def keep(self) -> None:
         """Keep everything taken in so far: changelog and facts acknowledged, then the store, then the commit."""
@@ -108,6 +135,8 @@ class PartitionState:
 
     async def _keep(self) -> None:
         async with self._lock:
+            if self._is_closed:  # whoever waited here while it was
+                return
             self._keeping, self._pending = self._pending, {}
             facts, self._facts = list(self._facts.values()), {}
             next_offset = self._next_offset
@@ -122,11 +151,9 @@ class PartitionState:
                 self._on_kept(next_offset)
 
     async def close(self) -> None:
-        """Keep what is pending and let go of the timer."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        """Keep what is pending; nothing is kept afterwards."""
         await self.keep()
+        self._is_closed = True
 
     async def _write(self, facts: list[OutRecord]) -> None:
         envelopes = seal_all(self._keeping)
@@ -136,8 +163,16 @@ class PartitionState:
         if envelopes:
             self.store.write(envelopes, acknowledged[topic, partition])
 
-    async def _keep_soon(self) -> None:
+    def _keep_soon(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._clock.add(self._keep_when_due)
+
+    async def _keep_when_due(self) -> None:
+        if self._is_closed:
+            return
+        await self.keep()
+        self._is_due = False
         # Again where something was taken in while the last was being kept: nobody else might come.
-        while not self._is_kept:
-            await asyncio.sleep(KEEP_S)
-            await self.keep()
+        if not self._is_kept:
+            self._keep_soon()

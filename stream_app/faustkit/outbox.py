@@ -9,7 +9,8 @@ from typing import Any
 
 from stream_app.faustkit.effects import OutRecord
 from stream_app.faustkit.meter import Meter, NoMeter
-from stream_app.faustkit.producing import BatchClient, Target, Writer
+from stream_app.faustkit.producing import BatchClient, Writer
+from stream_app.faustkit.request_line import Target
 
 DELIVERY_REQUESTS = 3
 """A batch may take as long as so many requests that are never answered: time for a broker to be started again."""

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -24,11 +25,9 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
 from stream_app.faustkit.effects import OutRecord
+from stream_app.faustkit.request_line import RequestLine, Target
 
 log = logging.getLogger("sliceflow.faustkit")
-
-Target = tuple[str, int]
-"""Topic and partition."""
 
 MAX_BATCH_BYTES = 1000 * 1000
 """Largest record batch we build. Below the brokers' usual limit of 1 MiB + overhead for topics that set none; one
@@ -107,6 +106,7 @@ class BatchClient:
         self._client_id = client_id
         self._delivery_s = delivery_s
         self._new_topics: set[str] = set()
+        self._lines: dict[int, RequestLine[Batch, int | errors.KafkaError]] = {}
         self._kafka: AIOKafkaClient | None = None
 
     async def start(self) -> None:
@@ -157,7 +157,8 @@ class BatchClient:
         offsets: dict[Target, int] = {}
         while True:
             failed: dict[Target, errors.KafkaError] = {}
-            answers = [self._request(node, group) for node, group in self._by_leader(waiting.values(), failed).items()]
+            groups = self._by_leader(waiting.values(), failed)
+            answers = [self._line(node).send(group) for node, group in groups.items()]
             for outcome in await asyncio.gather(*answers):
                 for target, result in outcome.items():
                     if isinstance(result, int):
@@ -187,6 +188,13 @@ class BatchClient:
             else:
                 groups.setdefault(leader, []).append(batch)
         return groups
+
+    def _line(self, node: int) -> RequestLine[Batch, int | errors.KafkaError]:
+        """What waits for a broker."""
+        line = self._lines.get(node)
+        if line is None:
+            line = self._lines[node] = RequestLine(partial(self._request, node))
+        return line
 
     async def _request(self, node: int, batches: Sequence[Batch]) -> dict[Target, int | errors.KafkaError]:
         """One produce request: for each partition the offset, or what went wrong."""

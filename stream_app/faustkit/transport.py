@@ -1,4 +1,4 @@
-"""Batch delivery: a Faust transport whose consumer hands an agent one partition's fetched run as one event."""
+"""Batch delivery: a Faust transport whose consumer gives whole fetched runs of a partition to its lane."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from itertools import zip_longest
-from typing import Any, cast
+from typing import Any
 
-import faust
 import uvloop
 from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
-from faust.types import TP, ConsumerMessage
+from faust.types import TP
 from mode import Service
 
 from stream_app.faustkit.delivered import Delivered
@@ -41,18 +40,6 @@ requests each."""
 
 MAX_POLL_INTERVAL_MS = 1000 * 1000
 """The time between two fetches after which aiokafka leaves the group: longer than any run may wait."""
-
-
-class RunSchema(faust.Schema[Any, Any]):
-    """Hands keys and runs through undecoded: a record that cannot be decoded is the agent's to judge."""
-
-    def loads_key(self, app: Any, message: Any, **_: Any) -> Any:
-        """The key as it came."""
-        return message.key
-
-    def loads_value(self, app: Any, message: Any, **_: Any) -> Any:
-        """The run as it came."""
-        return message.value
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
@@ -237,7 +224,7 @@ class BatchConsumer(driver.Consumer):
             self._is_committing = False
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
-        """Fetch, and give one message for each run (or each record, on topics without batch delivery)."""
+        """Fetch: runs go to their lanes; of topics without batch delivery this gives one message for each record."""
         self._num_polls += 1
         self._is_polling = True
         try:
@@ -250,47 +237,32 @@ class BatchConsumer(driver.Consumer):
             await self.perform_seek()
             return
         generation_id = self.app.consumer_generation_id
-        for tp, message in self._deliveries(records):
+        for tp, fetched in self._in_turn(records):
             if not self._is_current(generation_id):
                 return
             # What was taken of a partition before it was held has to be handed on: it is not fetched again.
             if active is None or tp in active or tp in self._held:
-                if not self.app.is_batch_topic(tp.topic):
-                    self._delivered.setdefault(tp, Delivered()).deliver(message.offset)
-                yield tp, message
+                if isinstance(fetched, Run):
+                    # Not as an event of a stream: that costs Faust more than most roles need for a record.
+                    self.app.put_run(fetched)
+                else:
+                    self._delivered.setdefault(tp, Delivered()).deliver(fetched.offset)
+                    yield tp, self._to_message(tp, fetched)
 
     def _is_current(self, generation_id: int) -> bool:
         """Whether delivery may go on: not suspended, and no rebalance since `generation_id`."""
         return bool(self.flow_active) and self.app.consumer_generation_id == generation_id
 
-    def _deliveries(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[TP, Any]]:
-        """Messages of all partitions in turn, so that a full partition does not starve the others."""
-        lanes = [self._lane(tp, fetched) for tp, fetched in records.items() if fetched]
+    def _in_turn(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[TP, Any]]:
+        """Runs and records of all partitions in turn, so that a full partition does not starve the others."""
+        for tp, fetched in records.items():
+            if fetched:
+                self._fetched[tp] = (
+                    fetched[-1].next_offset if self.app.is_batch_topic(tp.topic) else fetched[-1].offset + 1
+                )
+        lanes = [[(tp, one) for one in fetched] for tp, fetched in records.items()]
         for row in zip_longest(*lanes):
             yield from (delivery for delivery in row if delivery is not None)
-
-    def _lane(self, tp: TP, fetched: list[Any]) -> Iterator[tuple[TP, Any]]:
-        is_batch = self.app.is_batch_topic(tp.topic)
-        self._fetched[tp] = fetched[-1].next_offset if is_batch else fetched[-1].offset + 1
-        if not is_batch:
-            return ((tp, self._to_message(tp, record)) for record in fetched)
-        return ((tp, self._run_message(tp, run)) for run in fetched)
-
-    def _run_message(self, tp: TP, run: Run) -> ConsumerMessage:
-        # The message stands for the whole run: it carries the last offset, which Faust takes for "read up to".
-        return ConsumerMessage(
-            topic=run.topic,
-            partition=run.partition,
-            offset=run.offsets[-1],
-            timestamp=run.timestamps_ms[-1] / 1000,
-            timestamp_type=0,
-            headers=[],
-            key=None,
-            value=cast(Any, run),  # handed through by `RunSchema`
-            checksum=None,
-            tp=tp,
-            generation_id=self.app.consumer_generation_id,
-        )
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget what was done on partitions that now belong to somebody else, once it is committed."""

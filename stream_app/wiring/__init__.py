@@ -21,8 +21,9 @@ from stream_app.tracing.setup import run_tracer
 from stream_app.wiring.credentials import faust_credentials
 from stream_app.wiring.role_app import Report, RoleApp
 
-GATHER_MS = {"trend": 50}
-"""Trends need not be faster than an epoch; gathering them leaves Kafka and the machine to those a list waits for."""
+GATHER_MS = {"trend": 50, "choose": 50, "score": 50}
+"""Trends need not be faster than an epoch, nor choices and what is learned from them faster than a scorer-epoch;
+gathering them leaves Kafka and the machine to those a list waits for."""
 
 RUN_RECORDS = {"choose": 500, "recommend": 1000}
 """Where a record may cost a whole list, runs are short: one of full length would take minutes on a busy machine, and

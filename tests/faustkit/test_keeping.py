@@ -11,7 +11,7 @@ import pytest
 
 from stream_app.faustkit import keeping
 from stream_app.faustkit.effects import Effects, OutRecord
-from stream_app.faustkit.keeping import PartitionState
+from stream_app.faustkit.keeping import KeepClock, PartitionState
 from stream_app.faustkit.producing import Writer
 from stream_app.faustkit.store import PartitionStore, Stored, StoreMemory
 
@@ -47,7 +47,7 @@ class Bench:
         self.errors: list[BaseException] = []
         outbox: Any = self.changelog
         self.state = PartitionState(
-            store, (CHANGELOG, 0), outbox, WRITER, on_kept=self.kept.append, on_error=self.errors.append
+            store, (CHANGELOG, 0), outbox, WRITER, KeepClock(), on_kept=self.kept.append, on_error=self.errors.append
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -161,3 +161,55 @@ def test_a_failure_is_reported_and_the_inputs_are_not_kept(run: Any) -> None:
         assert bench.kept == [] and bench.state.store.get(b"a") is None
 
     run(scenario)
+
+
+def test_all_partitions_of_a_process_are_kept_at_the_same_moment() -> None:
+    seen: list[str] = []
+
+    async def keep(name: str) -> None:
+        seen.append(name)
+        asyncio.get_running_loop().call_soon(seen.append, f"what came after {name}")
+
+    async def scenario() -> None:
+        clock = KeepClock()
+        clock.add(lambda: keep("a"))
+        clock.add(lambda: keep("b"))
+        async with asyncio.timeout(10):
+            while len(seen) < 4:
+                await asyncio.sleep(0.001)
+
+    asyncio.run(scenario())
+    assert seen == ["a", "b", "what came after a", "what came after b"]
+
+
+def test_who_is_slow_to_keep_holds_up_nobody() -> None:
+    async def scenario() -> list[str]:
+        clock, gate, kept = KeepClock(), asyncio.Event(), []
+
+        async def slow() -> None:
+            await gate.wait()
+            kept.append("slow")
+
+        async def quick() -> None:
+            kept.append("quick")
+            gate.set()
+
+        clock.add(slow)
+        async with asyncio.timeout(10):
+            await asyncio.sleep(0)
+            clock.add(quick)
+            while len(kept) < 2:
+                await asyncio.sleep(0.001)
+        return kept
+
+    assert asyncio.run(scenario()) == ["quick", "slow"]
+
+
+def test_a_state_that_was_closed_keeps_nothing_more(run: Any) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.state.take(change(b"a", 1), 2)
+        await bench.state.close()
+        assert bench.kept == [2]
+        await bench.state.keep()
+
+    assert run(scenario).kept == [2]

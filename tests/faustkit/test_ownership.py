@@ -40,6 +40,7 @@ class Owner:
             (self.changelog, 0),
             self.outbox,
             writer,
+            keeping.KeepClock(),
             on_kept=self.kept.append,
             on_error=self.errors.append,
         )
