@@ -22,6 +22,9 @@ import numpy as np
 
 LIST_ITEMS: Final = 20
 
+UNITS_S: Final = {"us": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0}
+"""As wrk writes times."""
+
 SCRIPT: Final = """
 math.randomseed(1)
 request = function()
@@ -33,12 +36,16 @@ end
 
 @dataclass
 class Answers:
-    """What one phase saw: seconds of each good answer, how many more came, how many were wrong, and its length."""
+    """What one phase saw: seconds of each good answer, how many were wrong, and its length.
+
+    wrk keeps the times of its `num_untimed` answers to itself, and tells the 99th percentile alone.
+    """
 
     times_s: list[float] = field(default_factory=list)
     num_wrong: int = 0
     length_s: float = 0.0
     num_untimed: int = 0
+    untimed_p99_ms: float = float("nan")
 
     @property
     def num_answers(self) -> int:
@@ -48,6 +55,11 @@ class Answers:
     def percentile_ms(self, percent: float) -> float:
         """Of the times, in milliseconds."""
         return float(np.percentile(self.times_s, percent)) * 1000 if self.times_s else float("nan")
+
+    @property
+    def p99_ms(self) -> float:
+        """The 99th percentile of the times, in milliseconds, whoever took them."""
+        return self.untimed_p99_ms if self.num_untimed else self.percentile_ms(99)
 
 
 class Connection(asyncio.Protocol):
@@ -165,7 +177,17 @@ async def by_wrk(address: str, num_users: int, num_connections: int, length_s: f
         return None
     script = folder / "users.lua"
     script.write_text(SCRIPT.format(count=LIST_ITEMS, last_user=num_users - 1))
-    options = ["-t", "1", "-c", str(num_connections), "-d", f"{max(1, round(length_s))}s", "-s", str(script)]
+    options = [
+        "--latency",
+        "-t",
+        "1",
+        "-c",
+        str(num_connections),
+        "-d",
+        f"{max(1, round(length_s))}s",
+        "-s",
+        str(script),
+    ]
     process = await create_subprocess_exec("wrk", *options, address, stdout=PIPE)
     told, _ = await process.communicate()
     if process.returncode != 0:
@@ -182,11 +204,16 @@ def said_by_wrk(text: str) -> Answers:
     done = re.search(r"(\d+) requests in ([\d.]+)(m?s|m),", text)
     if done is None:
         raise RuntimeError(f"wrk said {text!r}; expected how many requests it made.")
-    unit_s = {"ms": 0.001, "s": 1.0, "m": 60.0}[done[3]]
+    p99 = re.search(r"99%\s+([\d.]+)(us|ms|s|m)\b", text)
     wrong = sum(int(count) for count in re.findall(r"Non-2xx or 3xx responses: (\d+)", text))
     broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
     wrong += sum(int(count) for count in broken.groups()) if broken else 0
-    return Answers(num_wrong=wrong, length_s=float(done[2]) * unit_s, num_untimed=int(done[1]))
+    return Answers(
+        num_wrong=wrong,
+        length_s=float(done[2]) * UNITS_S[done[3]],
+        num_untimed=int(done[1]),
+        untimed_p99_ms=float(p99[1]) * UNITS_S[p99[2]] * 1000 if p99 else float("nan"),
+    )
 
 
 def path_of(user_id: str) -> str:

@@ -32,6 +32,7 @@ def test_figures_of_what_was_seen() -> None:
     figures = result_of(OPTIONS, fast, 0.6, paced, Answers([0.003], 1, 1.0), 100.0).figures
     assert figures["requests_per_s"].value == 2000.0 and figures["requests_per_s"].reached
     assert figures["server_cpu_us_per_request"].value == pytest.approx(200.0)
+    assert figures["p99_ms_at_full_speed"].value == pytest.approx(1.0)
     assert figures["p50_ms_at_rate"].value == pytest.approx(2.0)
     assert figures["p99_ms_at_rate"].value < 10 and figures["p99_ms_at_rate_with_new_lists"].value == pytest.approx(3.0)
     assert figures["wrong_answers"].reached is False
@@ -106,6 +107,11 @@ def test_an_answer_that_comes_in_parts_is_put_together() -> None:
 def test_what_wrk_says_is_read() -> None:
     told = """Running 1m test @ http://127.0.0.1:8360
   1 threads and 16 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     2.05ms    1.10ms  30.32ms   99.00%
+  Latency Distribution
+     50%    1.93ms
+     99%    4.21ms
   60031 requests in 1.10m, 212.92MB read
   Socket errors: connect 0, read 2, write 0, timeout 1
   Non-2xx or 3xx responses: 7
@@ -113,6 +119,7 @@ Requests/sec:   6000.05
 """
     found = said_by_wrk(told)
     assert (found.num_answers, found.num_wrong) == (60031, 10)
+    assert found.p99_ms == pytest.approx(4.21)
     assert found.length_s == pytest.approx(66.0)
     good = said_by_wrk("  12 requests in 100.00ms, 1.00MB read\n")
     assert (good.num_answers, good.num_wrong) == (12, 0)
