@@ -16,16 +16,10 @@ import numpy as np
 
 from index.contract import BoolArray, Float32Array, Int64Array, Partition, inner_products
 from index.errors import SwapRefusedError
+from index.inverted_file import InvertedFile
 from index.ordering import NO_ITEM, NO_SCORE
-from index.structures import (
-    FlatStructure,
-    GraphStructure,
-    InvertedFile,
-    Structure,
-    StructureKind,
-    new_partition,
-    parts_of,
-)
+from index.parts import new_partition, parts_of
+from index.structures import FlatStructure, GraphStructure, Structure, StructureKind
 
 RECALL_AT: Final = 50
 """Items of each sampled query that are compared."""
@@ -77,9 +71,8 @@ class MainSegment:
             share: How many of the rows those are: the fewer, the further apart they lie.
         """
         if not self.structure.takes_selector:
-            return self.structure.candidates(queries_QD, int(num / share) + EXTRA_CANDIDATES, 1, None)
-        effort = int(np.ceil(self.effort / share))
-        return self.structure.candidates(queries_QD, num + EXTRA_CANDIDATES, effort, kept_N)
+            return self.structure.candidates(queries_QD, int(num / share) + EXTRA_CANDIDATES, 1, None, 1.0)
+        return self.structure.candidates(queries_QD, num + EXTRA_CANDIDATES, self.effort, kept_N, share)
 
     def best_rows(self, query_D: Float32Array, num: int, usable_R: BoolArray) -> Int64Array:
         """The rows of greatest inner product by a scan of all, to within rounding, in no order. Costs O(R·D)."""
@@ -117,7 +110,7 @@ def build_main(
     recall, effort = 0.0, structure.efforts[-1]
     order = np.argsort(numbers_R)
     for effort in structure.efforts:
-        found_SF = structure.candidates(queries_SD, RECALL_AT + EXTRA_CANDIDATES, effort, None)
+        found_SF = structure.candidates(queries_SD, RECALL_AT + EXTRA_CANDIDATES, effort, None, 1.0)
         rows_SF = order[np.searchsorted(numbers_R, found_SF, sorter=order).clip(max=len(order) - 1)]
         recall = _recall(vectors_RD, queries_SD, rows_SF, found_SF != NO_ITEM, exact_SK)
         if recall >= goal.wanted:

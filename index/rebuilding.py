@@ -10,9 +10,10 @@ import numpy as np
 from index.contract import Float32Array, Int32Array, Partition
 from index.errors import SwapRefusedError
 from index.main_segment import MainSegment, RecallGoal, build_main
+from index.parts import num_parts_for
 from index.sampling import filled_up
 from index.segments import NO_ROW, Frozen
-from index.structures import StructureKind, num_parts_for
+from index.structures import StructureKind
 
 OUTGROWN = 2
 """An earlier partition is given up when its parts are so many times too many or too few."""

@@ -15,10 +15,11 @@ import pytest
 from index import ItemAttributes, ItemFilter, LiveIndex, LiveOptions, SwapRefusedError
 from index.contract import Float32Array, Int64Array
 from index.exact import ExactIndex
+from index.inverted_file import InvertedFile
 from index.main_segment import RecallGoal
 from index.pool import in_threads
 from index.sizes import ALWAYS_FLAT, LEAST_DELTA, SizeRule
-from index.structures import FlatStructure, InvertedFile, StructureKind
+from index.structures import FlatStructure, StructureKind
 from tests.index.cases import DIM, live, names, vectors
 
 KINDS: tuple[StructureKind, ...] = ("flat", "ivf", "hnsw")
