@@ -9,6 +9,7 @@ Shape suffixes: N numbers handed out so far and spare ones, M ids asked for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import TypeVar
 
 import numpy as np
@@ -41,8 +42,7 @@ class ItemNumbers:
 
     def find(self, ids: Sequence[str]) -> Int64Array:
         """Int64, shape (M,): the numbers of ids, -1 where there is none."""
-        get = self._number_of.get
-        return np.fromiter((get(item_id, -1) for item_id in ids), dtype=np.int64, count=len(ids))
+        return np.fromiter(map(self._number_of.get, ids, repeat(-1)), dtype=np.int64, count=len(ids))
 
     def assign(self, ids: Sequence[str]) -> tuple[Int64Array, Int64Array]:
         """Give numbers to those that have none.
@@ -55,13 +55,13 @@ class ItemNumbers:
         """
         numbers_M = self.find(ids)
         new_places = np.flatnonzero(numbers_M < 0)
-        for place in new_places.tolist():
-            numbers_M[place] = self._number_of[ids[place]] = self._next()
-        new = numbers_M[new_places]
+        new = self._next(len(new_places))
+        numbers_M[new_places] = new
         if self._num_used > self.capacity:
             self.ids_N = grown(self.ids_N, max(self._num_used, 2 * self.capacity), None)
-        for place, number in zip(new_places.tolist(), new.tolist(), strict=True):
-            self.ids_N[number] = ids[place]
+        new_ids = [ids[place] for place in new_places.tolist()]
+        self._number_of.update(zip(new_ids, new.tolist(), strict=True))
+        self.ids_N[new] = np.array(new_ids, dtype=np.object_)
         return numbers_M, new
 
     def release(self, number: int) -> None:
@@ -70,11 +70,12 @@ class ItemNumbers:
         self.ids_N[number] = None
         self._free.append(number)
 
-    def _next(self) -> int:
-        if self._free:
-            return self._free.pop()
-        self._num_used += 1
-        return self._num_used - 1
+    def _next(self, num: int) -> Int64Array:
+        """So many numbers: those given back first, the last one before the others."""
+        again = [self._free.pop() for _ in range(min(num, len(self._free)))]
+        first = self._num_used
+        self._num_used += num - len(again)
+        return np.concatenate([np.array(again, dtype=np.int64), np.arange(first, self._num_used)])
 
 
 def grown(array_N: npt.NDArray[Scalar], num_rows: int, filler: object) -> npt.NDArray[Scalar]:

@@ -6,6 +6,7 @@ Shape suffixes: N items, B bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -92,5 +93,8 @@ def _read_texts(folder: Path, name: str) -> list[str]:
     ends = np.cumsum(lengths_N).tolist()
     if (lengths_N < 0).any() or (ends[-1] if ends else 0) != len(text):
         raise ValueError(f"the lengths of {name} do not add up to its bytes")
-    starts = [0, *ends][:-1]
-    return [text[start:end].decode("utf-8", "surrogatepass") for start, end in zip(starts, ends, strict=True)]
+    bounds = pairwise([0, *ends])
+    if text.isascii():  # As most ids are: then places in the text are those in the bytes, and one decoding is enough.
+        whole = text.decode("ascii")
+        return [whole[start:end] for start, end in bounds]
+    return [text[start:end].decode("utf-8", "surrogatepass") for start, end in bounds]

@@ -10,6 +10,7 @@ import pytest
 
 from index.contract import Float32Array, Int64Array, Partition, inner_products
 from index.inverted_file import InvertedFile
+from index.main_segment import RECALL_AT, _exact_scores
 from index.parts import REACH, PartFinder, deviations, new_partition
 from index.rough_scores import CODE_BITS, coded, rough_scores, train_codes
 from tests.index.cases import vectors
@@ -102,6 +103,14 @@ def test_what_is_not_kept_is_passed_over() -> None:
     best_QF = kept[np.argsort(-(queries_QD @ items_ND[kept].T), axis=1)[:, :NUM_WANTED]]
     shared = [len(np.intersect1d(found, best)) for found, best in zip(numbers_QF, best_QF, strict=True)]
     assert np.mean(shared) > 0.9 * NUM_WANTED
+
+
+@pytest.mark.parametrize("num_items", [7, 200, 1000])
+def test_exact_scores_are_those_of_all_rows_in_order(num_items: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.main_segment.ROWS_AT_ONCE", 64)
+    queries_SD, vectors_RD = vectors(9, seed=12), vectors(num_items, seed=13)
+    every_SR = np.stack([inner_products(vectors_RD, query_D) for query_D in queries_SD])
+    assert np.array_equal(_exact_scores(vectors_RD, queries_SD), -np.sort(-every_SR, axis=1)[:, :RECALL_AT])
 
 
 def _partitioned() -> tuple[Partition, Float32Array]:
