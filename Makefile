@@ -81,7 +81,7 @@ lock: lock-python lock-deploy lock-peers lock-fuzz lock-rectools lock-index-peer
 # What is to be locked, and where.
 lock-python: LOCKED = pyproject.toml --all-extras --output-file requirements.lock
 # What runs in production, at the versions that are tested with: no tools, so a smaller image.
-lock-deploy: LOCKED = pyproject.toml --constraints requirements.lock --output-file deploy/requirements.lock
+lock-deploy: LOCKED = pyproject.toml --extra tracing --constraints requirements.lock --output-file deploy/requirements.lock
 lock-peers: LOCKED = $(PEERS_LOCK:.lock=.in) --output-file $(PEERS_LOCK)
 lock-fuzz: LOCKED = $(FUZZER_LOCK:.lock=.in) --output-file $(FUZZER_LOCK)
 lock-rectools: LOCKED = $(RECTOOLS_LOCK:.lock=.in) --output-file $(RECTOOLS_LOCK)
