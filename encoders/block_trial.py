@@ -1,4 +1,4 @@
-"""Which shapes of blocks give the same bytes on this machine: tried with made-up slices when a model is loaded.
+"""What gives the same bytes on this machine: tried with made-up slices when a model is loaded.
 
 Shapes: S slices, L events, C events before, D dimensions, R rows of a memory.
 """
@@ -46,6 +46,24 @@ class MadeUp(NamedTuple):
 
 Run = Callable[[MadeUp, BlockShapes], Sequence[Float32Array]]
 """All of an encoder's stages, with blocks of these shapes alone: (S, D) float32 each."""
+
+
+def repeats_alone(dims: ModelDims, run: Callable[[MadeUp], Sequence[Float32Array]]) -> bool:
+    """Whether each slice alone, and all in another order, give the very bytes that all give together.
+
+    Args:
+        dims: Of the model.
+        run: All of an encoder's stages: (S, D) float32 each.
+    """
+    made_up = made_up_slices(dims, TRIED_SLICES)
+    wanted = run(made_up)
+    alone = (np.array([row]) for row in range(TRIED_SLICES))
+    backwards = np.arange(TRIED_SLICES)[::-1]
+    return all(
+        one.tobytes() == all_SD[rows].tobytes()
+        for rows in (backwards, *alone)
+        for one, all_SD in zip(run(made_up.some(rows)), wanted, strict=True)
+    )
 
 
 def agreeing_shapes(dims: ModelDims, shapes: BlockShapes, run: Run) -> BlockShapes:

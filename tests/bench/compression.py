@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from encoders.block_stages import CPU_BLOCK_SIZES
 from encoders.block_trial import BlockShapes
 from encoders.checkpoint import LoadedModel, load_model, save_model
 from encoders.compression import CompressionKind, compressed, num_bytes
@@ -28,7 +29,7 @@ from encoders.contract import Float64Array, Int64Array, SliceBatch
 from encoders.histories import TrainingHistories
 from encoders.pruning import calibration_batch, finetuned, pruned
 from encoders.reference import ReferenceEncoder
-from encoders.runtime import CPU_BLOCK_SIZES, SliceEncoderRuntime
+from encoders.runtime import SliceEncoderRuntime
 from encoders.sampling import SliceReader
 from encoders.train import use_threads
 from encoders.trained import TrainedModel
@@ -277,10 +278,10 @@ def measure(
     few = _rows(batch, slice(0, ORACLE_SLICES))
     with tempfile.TemporaryDirectory(prefix="sliceflow-bench-") as folder:
         models = [loaded(one, trained, Path(folder) / str(number)) for number, one in enumerate(variants)]
-    runtimes = [SliceEncoderRuntime(one, one.model.device) for one in models]
+    runtimes = [SliceEncoderRuntime(one, one.model.device, in_numpy=False) for one in models]
     oracle = ReferenceEncoder(models[0])
     for runtime in runtimes:
-        runtime.block_shapes = BlockShapes(CPU_BLOCK_SIZES, runtime.block_shapes.places[-1:])
+        runtime.blocks.shapes = BlockShapes(CPU_BLOCK_SIZES, runtime.blocks.shapes.places[-1:])
     times = timed(runtimes, batch, num_rounds)
     gains = [gains_of(validation_ranks(one.model, plan)) for one in models]
     return {

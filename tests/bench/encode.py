@@ -19,7 +19,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from encoders.block_trial import BlockShapes
 from encoders.checkpoint import load_model
 from encoders.contract import SliceBatch, SliceCodes
 from encoders.runtime import SliceEncoderRuntime
@@ -53,7 +52,7 @@ GROWTH_TARGET: Final = 1.1
 
 STAGE: Final = "the stage"
 BLOCKS: Final = "its encoder alone"
-FULL_BLOCKS: Final = "its encoder, all places"
+TORCH_BLOCKS: Final = "its encoder in torch"
 PLAIN: Final = f"plain, batches of {PLAIN_BATCH}"
 COLUMNS: Final = ("way", "cpu us/slice", "wall us/slice", "largest difference", "warm-up s")
 HISTORY_COLUMNS: Final = ("events so far", "an event, ms", "last 200 again, ms", "all again, ms")
@@ -105,7 +104,7 @@ class Work:
         """All slices for the plain call, with made-up memories."""
         shape = (self.num_slices, self.encoder.merge.num_rows, self.encoder.dim)
         merged_SRD = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-        rows = self.encoder.inputs(self.batch([record for run in self.runs for record in run]))
+        rows = self.encoder.inputs(self.batch([record for run in self.runs for record in run])).padded()
         return tuple(map(torch.from_numpy, (*rows, merged_SRD, np.arange(self.num_slices) % 3 > 0)))
 
 
@@ -138,15 +137,14 @@ def variants_of(model: SliceModel, inputs: Inputs, *, compiles: bool) -> tuple[l
 
 
 def ways_of(work: Work, variants: Sequence[Variant], inputs: Inputs) -> dict[str, Way]:
-    """All ways by name: the stage, its encoder with and without shorter places, and the variants."""
+    """All ways by name: the stage, its encoder in numpy and in torch, and the variants."""
     oracle = next(one for one in variants if one.name == PLAIN).all_of(inputs)
-    full = SliceEncoderRuntime(load_model(MODEL), work.encoder.device)
-    full.block_shapes = BlockShapes(full.block_shapes.sizes, full.block_shapes.places[-1:])
+    in_torch = SliceEncoderRuntime(load_model(MODEL), work.encoder.device, in_numpy=False)
     batches = [work.batch(run) for run in work.runs]
     ways: dict[str, Way] = {}
     codes_SD = np.stack([unpack_vector(vector.slice_vector) for vector in work.staged()])
     ways[STAGE] = Way(work.staged, float(np.abs(codes_SD - oracle.codes_SD.numpy()).max()))
-    for name, encoder in ((BLOCKS, work.encoder), (FULL_BLOCKS, full)):
+    for name, encoder in ((BLOCKS, work.encoder), (TORCH_BLOCKS, in_torch)):
         encode = partial(encoded, encoder, batches)
         codes_SD = np.concatenate([codes.codes_SD for codes in encode()])
         ways[name] = Way(encode, float(np.abs(codes_SD - oracle.codes_SD.numpy()).max()))
@@ -221,7 +219,7 @@ def run(options: Any) -> int:
     work = example_work(options.runs)
     inputs = work.inputs()
     mean_events = float(inputs[3].float().mean())
-    print(f"{work.num_slices:,} slices of {mean_events:.1f} events on average; {work.encoder.block_shapes}", flush=True)
+    print(f"{work.num_slices:,} slices of {mean_events:.1f} events on average; {work.encoder.backend}", flush=True)
     variants, missing = variants_of(load_model(MODEL).model, inputs, compiles=not options.no_compile)
     ways = ways_of(work, variants, inputs)
     times = in_turn({name: way.task for name, way in ways.items()}, options.rounds)

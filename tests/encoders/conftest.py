@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from encoders.checkpoint import save_model
+from encoders.checkpoint import load_model, save_model
 from encoders.runtime import SliceEncoderRuntime
 from tests.encoders.cases import made_up_model
 
@@ -30,7 +30,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def runtime(model_folder: Path) -> SliceEncoderRuntime:
-    """The fast path over `model_folder`, on the CPU."""
-    return SliceEncoderRuntime.load(model_folder, "cpu")
+@pytest.fixture(scope="session", params=[True, False], ids=["numpy", "torch"])
+def runtime(model_folder: Path, request: pytest.FixtureRequest) -> SliceEncoderRuntime:
+    """The fast path over `model_folder`, on the CPU, in both ways that there are."""
+    return SliceEncoderRuntime(load_model(model_folder), torch.device("cpu"), in_numpy=request.param)

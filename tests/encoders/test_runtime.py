@@ -11,10 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from encoders.block_stages import CPU_BLOCK_SIZES, BlockStages, blocks
 from encoders.checkpoint import load_model, save_model
 from encoders.contract import SliceBatch, SliceEncoder
 from encoders.reference import ReferenceEncoder
-from encoders.runtime import CPU_BLOCK_SIZES, SliceEncoderRuntime, blocks
+from encoders.runtime import SliceEncoderRuntime
 from tests.encoders.cases import made_up_model, random_batch, rows_of_batch
 
 NUM_SLICES = 200
@@ -152,7 +153,7 @@ def test_a_nan_row_stays_alone(runtime: SliceEncoderRuntime) -> None:
 
 
 def test_reloading_gives_the_same_bytes(model_folder: Path, runtime: SliceEncoderRuntime) -> None:
-    again = SliceEncoderRuntime.load(model_folder, "cpu")
+    again = SliceEncoderRuntime(load_model(model_folder), runtime.device, in_numpy=runtime.backend == "numpy")
     batch = random_batch(33, seed=14)
     assert again.encode(batch).codes_SD.tobytes() == runtime.encode(batch).codes_SD.tobytes()
     assert again.item_vectors()[1].tobytes() == runtime.item_vectors()[1].tobytes()
@@ -167,9 +168,10 @@ def test_rows_and_names(runtime: SliceEncoderRuntime) -> None:
 
 
 @pytest.mark.parametrize(("slice_events", "context_events"), [(2, 1), (5, 5), (16, 0), (32, 16)])
-def test_other_slice_lengths(tmp_path: Path, slice_events: int, context_events: int) -> None:
+@pytest.mark.parametrize("in_numpy", [True, False])
+def test_other_slice_lengths(tmp_path: Path, slice_events: int, context_events: int, in_numpy: bool) -> None:
     save_model(made_up_model(1, slice_events=slice_events, context_events=context_events), tmp_path)
-    fast = SliceEncoderRuntime.load(tmp_path, "cpu")
+    fast = SliceEncoderRuntime(load_model(tmp_path), torch.device("cpu"), in_numpy=in_numpy)
     batch = random_batch(80, seed=15, slice_events=slice_events, context_events=context_events)
     whole = fast.encode(batch)
     difference = largest_difference(whole.codes_SD, ReferenceEncoder(load_model(tmp_path)).encode(batch).codes_SD)
@@ -190,14 +192,15 @@ def test_refuses_what_does_not_fit(runtime: SliceEncoderRuntime, model_folder: P
 
 
 def test_block_sizes_that_round_differently_are_not_used(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = SliceEncoderRuntime._encode_block
+    plain = BlockStages._encode_block
 
-    def encode_block(self: SliceEncoderRuntime, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def encode_block(self: BlockStages, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         codes_BD, locals_BD = plain(self, *inputs)
         return (codes_BD * (1 + 1e-6) if len(inputs[0]) == 64 else codes_BD), locals_BD
 
-    monkeypatch.setattr(SliceEncoderRuntime, "_encode_block", encode_block)
-    assert 64 not in SliceEncoderRuntime.load(model_folder, "cpu").block_sizes
+    monkeypatch.setattr(BlockStages, "_encode_block", encode_block)
+    runtime = SliceEncoderRuntime(load_model(model_folder), torch.device("cpu"), in_numpy=False)
+    assert 64 not in runtime.blocks.shapes.sizes
 
 
 @given(num_rows=st.integers(0, 400))
