@@ -263,6 +263,16 @@ class ItemIndex(Protocol):
         """
         ...
 
+    def numbers_of(self, ids: Sequence[str]) -> Int64Array:
+        """Int64, shape (M,): the number under which each item's vector can be looked up until `version` changes; -1
+        where the item is not in the index."""
+        ...
+
+    def vectors_at(self, numbers_M: Int64Array) -> Float32Array:
+        """Float32, shape (M, D), a copy: vectors by number, without a look at ids; zeros for -1. Numbers of another
+        version may be another item's."""
+        ...
+
 
 def inner_products(vectors_ND: Float32Array, query_D: Float32Array) -> Float32Array:
     """Inner product of each vector with the query, float32, shape (N,): the definition of a score.

@@ -25,6 +25,7 @@ from index.contract import (
     BoolArray,
     Float32Array,
     IndexContents,
+    Int64Array,
     ItemAttributes,
     ItemFilter,
     SearchResult,
@@ -132,6 +133,21 @@ class ExactIndex:
                     vectors_MD[row] = vector
                     found_M[row] = True
         return vectors_MD, found_M
+
+    def numbers_of(self, ids: Sequence[str]) -> Int64Array:
+        """See `ItemIndex.numbers_of`. Costs O(N)."""
+        with self._lock:
+            places = {item_id: place for place, item_id in enumerate(self._ids)}
+        return np.array([places.get(item_id, -1) for item_id in ids], dtype=np.int64)
+
+    def vectors_at(self, numbers_M: Int64Array) -> Float32Array:
+        """See `ItemIndex.vectors_at`."""
+        vectors_MD = np.zeros((len(numbers_M), self._dim), dtype=np.float32)
+        with self._lock:
+            matrix_ND = self._matrix_ND
+        is_there_M = (numbers_M >= 0) & (numbers_M < len(matrix_ND))
+        vectors_MD[is_there_M] = matrix_ND[numbers_M[is_there_M]]
+        return vectors_MD
 
     def upsert_attributes(self, ids: Sequence[str], attributes: Sequence[ItemAttributes]) -> None:
         """See `ItemIndex.upsert_attributes`."""

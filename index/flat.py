@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index.checks import norms
-from index.contract import BoolArray, Float32Array, Int64Array, inner_products
+from index.contract import BoolArray, Float32Array, Int32Array, Int64Array, inner_products
 from index.faiss_options import scan_options
 from index.numbers import grown
 from index.ordering import NO_ITEM, NO_SCORE, Found, best_of
@@ -39,6 +39,8 @@ ones."""
 
 SCORED_AT_ONCE = 1 << 21
 """Floats gathered at once when scoring again (8 MiB): bounds memory for batches of 512 queries."""
+
+NO_ROW = -1
 
 Usable = Callable[[Int64Array, Int64Array], BoolArray]
 """Which candidates may be answered, bool (Q, F), of the numbers of the queries, shape (Q,), and item numbers (Q, F)."""
@@ -57,28 +59,31 @@ class FlatSegment:
         self._num_threads = num_threads
         self._flat: Any = faiss.IndexFlatIP(dim)
         self._numbers: Int64Array = np.empty(0, dtype=np.int64)
-        self._row_of: dict[int, int] = {}
+        self._num_rows = 0
+        self._row_of_N: Int32Array | None = None
+        """The row of each number, `NO_ROW` for those that are not here. None until asked for: a segment that is only
+        searched needs none, and its numbers may be few of many."""
         self._max_norm = 0.0
 
     def __len__(self) -> int:
-        return len(self._row_of)
+        return self._num_rows
 
-    def __contains__(self, number: int) -> bool:
-        return number in self._row_of
+    def holds(self, numbers_M: Int64Array) -> BoolArray:
+        """Whether each item is here."""
+        return self._rows_of(numbers_M) >= 0
 
     @property
     def numbers_R(self) -> Int64Array:
         """The item number of each row; holds until the next change."""
-        return self._numbers[: len(self._row_of)]
+        return self._numbers[: self._num_rows]
 
     @property
     def vectors_RD(self) -> Float32Array:
         """FAISS's own memory as an array, writable. Holds until the next change: never keep it."""
-        num_rows = len(self._row_of)
-        if num_rows == 0:
+        if self._num_rows == 0:
             return np.empty((0, self._dim), dtype=np.float32)
-        flat: Float32Array = faiss.rev_swig_ptr(self._flat.get_xb(), num_rows * self._dim)
-        return flat.reshape(num_rows, self._dim)
+        flat: Float32Array = faiss.rev_swig_ptr(self._flat.get_xb(), self._num_rows * self._dim)
+        return flat.reshape(self._num_rows, self._dim)
 
     def put(self, numbers_M: Int64Array, vectors_MD: Float32Array) -> None:
         """Insert vectors, or replace them, each number once. Costs O(M·D), whatever the size of the segment."""
@@ -89,28 +94,23 @@ class FlatSegment:
         if not is_new_M.all():
             self.vectors_RD[rows_M[~is_new_M]] = vectors_MD[~is_new_M]
         if is_new_M.any():
-            new, first = numbers_M[is_new_M], len(self._row_of)
-            self._flat.add(np.ascontiguousarray(vectors_MD[is_new_M]))
-            if first + len(new) > len(self._numbers):
-                self._numbers = grown(self._numbers, max(first + len(new), 2 * first), NO_ITEM)
-            self._numbers[first : first + len(new)] = new
-            self._row_of.update(zip(new.tolist(), range(first, first + len(new)), strict=True))
+            self._append(numbers_M[is_new_M], vectors_MD[is_new_M])
         self._max_norm = max(self._max_norm, float(norms(vectors_MD).max()))
 
     def remove(self, numbers_M: Int64Array) -> None:
         """Remove items; those that are not here are ignored. Costs O(R) per call, O(D) per item."""
-        num_before, vectors_RD = len(self._row_of), self.vectors_RD
-        for number in numbers_M.tolist():
-            hole = self._row_of.pop(number, None)
-            if hole is not None:
-                self._fill(hole, vectors_RD)
-        if len(self._row_of) < num_before:
-            self._flat.remove_ids(faiss.IDSelectorRange(len(self._row_of), num_before))
+        num_before, vectors_RD = self._num_rows, self.vectors_RD
+        for number in np.unique(numbers_M[self.holds(numbers_M)]).tolist():
+            self._take_out(number, self._row_map(0), vectors_RD)
+        if self._num_rows < num_before:
+            self._flat.remove_ids(faiss.IDSelectorRange(self._num_rows, num_before))
 
     def vectors_of(self, numbers_M: Int64Array) -> tuple[Float32Array, BoolArray]:
         """Copies of vectors, shape (M, D), zeros where the item is not here; and whether each is, shape (M,)."""
         rows_M = self._rows_of(numbers_M)
         found_M = rows_M >= 0
+        if found_M.all():
+            return self.vectors_RD.take(rows_M, axis=0), found_M
         vectors_MD = np.zeros((len(numbers_M), self._dim), dtype=np.float32)
         vectors_MD[found_M] = self.vectors_RD[rows_M[found_M]]
         return vectors_MD, found_M
@@ -168,18 +168,45 @@ class FlatSegment:
         scores_QF = inner_products(self.vectors_RD[rows_QF], queries_QD[:, None, :])
         return self._numbers[rows_QF], scores_QF, rough_QF[:, -1] + self._rounding(queries_QD)
 
-    def _rows_of(self, numbers_M: Int64Array) -> Int64Array:
-        get = self._row_of.get
-        return np.fromiter((get(number, -1) for number in numbers_M.tolist()), dtype=np.int64, count=len(numbers_M))
+    def _rows_of(self, numbers_M: Int64Array) -> Int32Array:
+        """Rows of items, `NO_ROW` for those that are not here; negative numbers are nobody's."""
+        if not self._num_rows:
+            return np.full(len(numbers_M), NO_ROW, dtype=np.int32)
+        row_of_N = self._row_map(0)
+        rows_M = np.take(row_of_N, numbers_M, mode="clip")
+        rows_M[(numbers_M < 0) | (numbers_M >= len(row_of_N))] = NO_ROW
+        return rows_M
 
-    def _fill(self, hole: int, vectors_RD: Float32Array) -> None:
-        """Move the last row into the hole."""
-        last_row = len(self._row_of)
+    def _row_map(self, num_numbers: int) -> Int32Array:
+        """`_row_of_N`, with a place for each number below `num_numbers` and of those that are here."""
+        if self._row_of_N is None:
+            num_numbers = max(num_numbers, int(self.numbers_R.max(initial=-1)) + 1)
+            self._row_of_N = np.full(num_numbers, NO_ROW, dtype=np.int32)
+            self._row_of_N[self.numbers_R] = np.arange(self._num_rows)
+        elif num_numbers > len(self._row_of_N):
+            self._row_of_N = grown(self._row_of_N, max(num_numbers, 2 * len(self._row_of_N)), NO_ROW)
+        return self._row_of_N
+
+    def _append(self, numbers_M: Int64Array, vectors_MD: Float32Array) -> None:
+        first, end = self._num_rows, self._num_rows + len(numbers_M)
+        self._flat.add(np.ascontiguousarray(vectors_MD))
+        if end > len(self._numbers):
+            self._numbers = grown(self._numbers, max(end, 2 * first), NO_ITEM)
+        self._numbers[first:end] = numbers_M
+        if self._row_of_N is not None:
+            self._row_map(int(numbers_M.max()) + 1)[numbers_M] = np.arange(first, end)
+        self._num_rows = end
+
+    def _take_out(self, number: int, row_of_N: Int32Array, vectors_RD: Float32Array) -> None:
+        """Forget an item: the last row moves into the hole."""
+        hole, last_row = int(row_of_N[number]), self._num_rows - 1
+        row_of_N[number] = NO_ROW
+        self._num_rows = last_row
         if hole != last_row:
             last_number = int(self._numbers[last_row])
             vectors_RD[hole] = vectors_RD[last_row]
             self._numbers[hole] = last_number
-            self._row_of[last_number] = hole
+            row_of_N[last_number] = hole
 
     def _rounding(self, queries_QD: Float32Array) -> Float32Array:
         """The most by which FAISS's and our inner products of one pair can differ, shape (Q,).

@@ -38,6 +38,7 @@ from index.contract import (
     BoolArray,
     Float32Array,
     IndexContents,
+    Int64Array,
     ItemAttributes,
     ItemFilter,
     Partition,
@@ -213,6 +214,16 @@ class LiveIndex:
         """See `ItemIndex.vectors_of`. Costs O(M·D)."""
         with self._lock:
             return self._items.vectors_of(ids)
+
+    def numbers_of(self, ids: Sequence[str]) -> Int64Array:
+        """See `ItemIndex.numbers_of`."""
+        with self._lock:
+            return self._items.numbers_of(ids)
+
+    def vectors_at(self, numbers_M: Int64Array) -> Float32Array:
+        """See `ItemIndex.vectors_at`. Costs O(M·D)."""
+        with self._lock:
+            return self._items.vectors_at(numbers_M)[0]
 
     def upsert_attributes(self, ids: Sequence[str], attributes: Sequence[ItemAttributes]) -> None:
         """See `ItemIndex.upsert_attributes`."""

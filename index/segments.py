@@ -28,6 +28,7 @@ from index.flat import FlatSegment
 from index.kept import KeptPart, KeptParts
 from index.main_segment import MainSegment
 from index.numbers import ItemNumbers, grown
+from index.ordering import NO_ITEM
 
 NO_ROW = -1
 
@@ -126,7 +127,16 @@ class SegmentedItems:
 
     def vectors_of(self, ids: Sequence[str]) -> tuple[Float32Array, BoolArray]:
         """As `ItemIndex.vectors_of`."""
+        return self.vectors_at(self.numbers.find(ids))
+
+    def numbers_of(self, ids: Sequence[str]) -> Int64Array:
+        """As `ItemIndex.numbers_of`."""
         numbers_M = self.numbers.find(ids)
+        numbers_M[~self._has_vector(numbers_M)] = NO_ITEM
+        return numbers_M
+
+    def vectors_at(self, numbers_M: Int64Array) -> tuple[Float32Array, BoolArray]:
+        """The vectors of items by number, zeros where there is none, and whether there is one."""
         vectors_MD, found_M = self.delta.vectors_of(numbers_M)
         if self.main is not None:
             current_M = self.is_current(numbers_M)
@@ -210,8 +220,8 @@ class SegmentedItems:
         return numbers_M
 
     def _has_vector(self, numbers_M: Int64Array) -> BoolArray:
-        in_delta_M = np.fromiter((number in self.delta for number in numbers_M.tolist()), np.bool_, len(numbers_M))
-        return in_delta_M | self.is_current(numbers_M)
+        held_M = self.delta.holds(numbers_M)
+        return held_M if self.main is None else held_M | self.is_current(numbers_M)
 
     def _bury(self, numbers_M: Int64Array) -> None:
         """The main segment's vectors of these count no longer."""

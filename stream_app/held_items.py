@@ -13,6 +13,7 @@ from concurrent.futures import Executor
 from stream_app.item_search import nearest_items
 from stream_app.item_view import ItemView
 from stream_app.records import SliceVectorRecord
+from stream_app.stages.item_columns import ItemColumns
 from stream_app.stages.listing import KnownItems, Search
 from stream_app.topic_ends import TopicEnds
 
@@ -38,6 +39,7 @@ class HeldItems:
         self._catalogue = catalogue
         self._executor = executor
         self._note_search = note_search
+        self._columns = ItemColumns(view.index, view.is_available, lambda: view.num_item_changes)
 
     async def catch_up(self, records: Iterable[SliceVectorRecord]) -> None:
         """Wait for the catalogue as it is now, and for the vectors that follow from it, where any of the records is
@@ -49,7 +51,7 @@ class HeldItems:
 
     def known(self) -> KnownItems:
         """The items as a list may use them now."""
-        return KnownItems(self._view.version, self._view.is_available, self._view.index.vectors_of)
+        return KnownItems(self._view.version, self._columns)
 
     async def search(self, search: Search) -> list[list[str]]:
         """The available items nearest to each vector (U, D), best first; see `nearest_items`."""

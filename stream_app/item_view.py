@@ -90,6 +90,8 @@ class ItemView:
         self._num_partitions = num_partitions
         self._place = ViewPlace()
         self._available: dict[str, bool] = {}
+        self.num_item_changes = 0
+        """Runs of the catalogue taken so far: `is_available` may answer otherwise after each."""
         self._changed = asyncio.Event()
         self._next_offsets: dict[int, int] = {}
         self._read_offsets: dict[int, int] = {}
@@ -243,6 +245,7 @@ class ItemView:
                 item_id, item = read
                 news[item_id] = item is not None and item.available
         self._available |= news
+        self.num_item_changes += 1
         tell_availability(self.index, news)
         self._read_offsets[run.partition] = run.next_offset
         self._next_offsets[run.partition] = max(run.next_offset, self._next_offsets.get(run.partition, 0))

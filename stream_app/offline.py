@@ -27,6 +27,7 @@ from stream_app.records import (
 from stream_app.settings import Settings
 from stream_app.settings_rules import score_rule, slicing_rule
 from stream_app.stages.intake import Content, Tick
+from stream_app.stages.item_columns import ItemColumns
 from stream_app.stages.listing import (
     KnownItems,
     ListRule,
@@ -113,7 +114,7 @@ class OfflineStream:
         self._score = score_rule(settings)
         self._scoring = None if rule is None else OfflineScoring(settings, rule, self._roles, 1)
         version = index_version(encoder.release, len(self._roles.index))
-        self._items = KnownItems(version, lambda _: True, self._roles.index.vectors_of)
+        self._items = KnownItems(version, ItemColumns(self._roles.index))
         self._waiting_items = dict(new_items or {})
         self._offset = 0
         self._epoch = -1

@@ -29,13 +29,14 @@ from stream_app.replay.readers import AnyRow, Log, read_items
 from stream_app.settings import Settings
 from stream_app.settings_rules import clean_rules
 from stream_app.stages.encoding import newest_revisions
+from stream_app.stages.item_columns import ItemColumns
 from stream_app.stages.listing import (
     KnownItems,
     ListRule,
     ScorerInForce,
     by_epoch,
     index_version,
-    make_list,
+    make_lists,
     take_vectors,
 )
 from stream_app.stages.profile import UserProfile
@@ -91,8 +92,7 @@ class OfflineReplay:
         self._roles.take_availability(known)
         self._items = KnownItems(
             index_version(rule.release, len(self._roles.index)),
-            lambda item_id: known.get(item_id, True),
-            self._roles.index.vectors_of,
+            ItemColumns(self._roles.index, lambda item_id: known.get(item_id, True)),
         )
 
     @property
@@ -149,9 +149,8 @@ class OfflineReplay:
             assert join_epoch is not None, "every event of a replay is strict"
             trends = roles.trends_at(join_epoch)
             scorer = self._scoring.in_force(self._rule.score.joined(join_epoch))
-            made = [
-                make_list(record, queries[record.user_id], trends, self._items, self._rule, scorer) for record in group
-            ]
+            asking = [queries[record.user_id] for record in group]
+            made = make_lists(group, asking, trends, self._items, self._rule, scorer)
             self._users_with_list.update(one.user_id for one in made)
             if self._recorder is not None:
                 self._recorder.take_lists(made)

@@ -67,10 +67,12 @@ def _examples(events: Sequence[Event], settings: Settings, encoder: SliceEncoder
     names = default_scorer(settings.half_lives_s).feature_names
     of_vectors = [names.index(name) for name in VECTOR_FEATURES]
     for moment in OfflineStream(settings, encoder).walk(events, ask_from_ms=events[-MAX_EVENTS:][0].ts):
-        if moment.found is None or moment.features_CF is None or moment.event.item_id not in moment.found.sources:
+        if moment.found is None or moment.features_CF is None:
+            continue
+        chosen = moment.found.place_of(moment.event.item_id)
+        if chosen < 0:
             continue
         features_CF = np.array(moment.features_CF)
         if moment.event.ts < split_ms:
             features_CF[:, of_vectors] = 0.0
-        chosen = list(moment.found.sources).index(moment.event.item_id)
         yield learning.sample(features_CF, chosen, MAX_NEGATIVES)

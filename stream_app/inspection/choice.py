@@ -5,11 +5,11 @@ Nothing is decided here: the stages are called as the recommend role calls them,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
 from encoders.contract import SliceEncoder
 from index.contract import ItemIndex
@@ -17,7 +17,7 @@ from stream_app.inspection.vectors import EncodedUser
 from stream_app.item_search import nearest_items
 from stream_app.records import RankedItem, Recommendation
 from stream_app.settings import Settings
-from stream_app.stages.cotouch import COTOUCH
+from stream_app.stages.item_columns import ItemColumns
 from stream_app.stages.learning import network_parts
 from stream_app.stages.listing import (
     KnownItems,
@@ -27,8 +27,7 @@ from stream_app.stages.listing import (
     queries_of,
     search_of,
 )
-from stream_app.stages.ranking import Candidates, Query, features, gather, rank
-from stream_app.stages.scoring import NEAR_SOURCES, half_life_name
+from stream_app.stages.ranking import INDEX, Query, features, gather, near_shares, offers, rank
 from stream_app.stages.trend_view import TrendView
 
 SEEN, UNAVAILABLE = "seen", "unavailable"
@@ -108,33 +107,44 @@ class Recommender:
         profiles = {user_id: user.profile}
         search = search_of([user_id], profiles, self.rule.candidates)
         query = queries_of(search, profiles, nearest_items(self.index, search))[user_id]
-        items = KnownItems(self.version, self.is_available, self.index.vectors_of)
-        made = make_list(user.asked, query, trends, items, self.rule, self.scorer)
-        found = gather(query, trends, self.rule.candidates, self.is_available, self.index.vectors_of)
+        items = ItemColumns(self.index, self.is_available)
+        made = make_list(user.asked, query, trends, KnownItems(self.version, items), self.rule, self.scorer)
         # The index leaves out by itself what is not available: here it is asked for everything.
         everything = self.index.search(search.vectors_UD, max(search.limits)).ids
         offered = queries_of(search, profiles, everything)[user_id]
         return Choice(
             recommendation=made,
-            candidates=self._candidates(query, found, trends),
-            removed=self._removed(offered, trends),
+            candidates=self._candidates(query, trends, items),
+            removed=self._removed(offered, trends, items),
         )
 
-    def _removed(self, query: Query, trends: TrendView) -> list[RemovedItem]:
+    def _removed(self, query: Query, trends: TrendView, items: ItemColumns) -> list[RemovedItem]:
         """What rules keep out of everything that sources bring for a query."""
-        seen, available = _Watched(query.seen), _Refused(self.is_available)
-        found = gather(replace(query, seen=seen), trends, self.rule.candidates, available, self.index.vectors_of)
-        removed = {**dict.fromkeys(seen.hits, SEEN), **dict.fromkeys(available.hits, UNAVAILABLE)}
+        brought = _brought(query, trends, items, self.rule.candidates)
+        removed = {SEEN: dict[str, None](), UNAVAILABLE: dict[str, None]()}
+        for ids in brought.values():
+            num_left = self.rule.candidates
+            for item_id in ids:
+                if item_id in query.seen:
+                    removed[SEEN][item_id] = None
+                elif not self.is_available(item_id):
+                    removed[UNAVAILABLE][item_id] = None
+                else:
+                    num_left -= 1
+                if not num_left:
+                    break
         return [
-            RemovedItem(item_id=item_id, rule=rule, sources=_sources_of(item_id, query, found, trends, self.rule))
-            for item_id, rule in removed.items()
+            RemovedItem(item_id=item_id, rule=rule, sources=[name for name, ids in brought.items() if item_id in ids])
+            for rule, ids in removed.items()
+            for item_id in ids
         ]
 
-    def _candidates(self, query: Query, found: Candidates, trends: TrendView) -> list[InspectedCandidate]:
-        features_CF = features(query, found, trends, self.index.vectors_of)
-        ranked = rank(found, features_CF, self.scorer.scorer, len(found.sources))
-        rows = dict(zip(found.sources, features_CF.tolist(), strict=True))
-        network = dict(zip(found.sources, network_parts(self.scorer.scorer, features_CF).tolist(), strict=True))
+    def _candidates(self, query: Query, trends: TrendView, items: ItemColumns) -> list[InspectedCandidate]:
+        found = gather(query, trends, self.rule.candidates, items)
+        features_CF = features(query, found, trends, items)
+        ranked = rank(found, features_CF, self.scorer.scorer, len(found))
+        rows = dict(zip(found.ids, features_CF.tolist(), strict=True))
+        network = dict(zip(found.ids, network_parts(self.scorer.scorer, features_CF).tolist(), strict=True))
         return [
             InspectedCandidate(
                 rank=place,
@@ -180,47 +190,10 @@ def _said(item: RankedItem) -> str:
     return f"{item.item_id} ({item.score:.6f}, {'+'.join(item.sources)})"
 
 
-class _Watched(Collection[str]):
-    """The items a user has seen, which notes those that were asked for and are there."""
-
-    def __init__(self, items: Collection[str]) -> None:
-        self._items = items
-        self.hits: dict[str, None] = {}
-
-    def __contains__(self, item: Any) -> bool:
-        is_there = item in self._items
-        if is_there:
-            self.hits[item] = None
-        return is_there
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-
-class _Refused:
-    """Whether items are available; notes those that are not."""
-
-    def __init__(self, is_available: Callable[[str], bool]) -> None:
-        self._is_available = is_available
-        self.hits: dict[str, None] = {}
-
-    def __call__(self, item_id: str) -> bool:
-        is_there = self._is_available(item_id)
-        if not is_there:
-            self.hits[item_id] = None
-        return is_there
-
-
-def _sources_of(item_id: str, query: Query, found: Candidates, trends: TrendView, rule: ListRule) -> list[str]:
-    """The sources that would have brought an item that was kept out."""
-    offers: list[tuple[str, Iterable[str]]] = [("index", query.from_index)]
-    reach = 2 * rule.candidates + len(query.seen)
-    for place, half_life_ms in enumerate(trends.rule.half_lives_ms):
-        top = map(trends.item_ids.__getitem__, trends.top(place, reach).tolist())
-        offers.append((f"popular_{half_life_name(half_life_ms / 1000)}", top))
-    offers += [(source, found.shares.items_of(place)) for place, source in enumerate(NEAR_SOURCES)]
-    offers.append((COTOUCH, map(trends.item_ids.__getitem__, found.cotouched.rows_S.tolist())))
-    return [name for name, items in offers if item_id in items]
+def _brought(query: Query, trends: TrendView, items: ItemColumns, num_each: int) -> dict[str, list[str]]:
+    """All that each source brings, best first."""
+    brought = {INDEX: list(query.from_index)}
+    for offer in offers(query, trends, num_each, near_shares(query.recent, trends), items.of(trends)):
+        rows = offer.first(len(offer.rows_K), np.ones(len(offer.rows_K), dtype=np.bool_), trends)
+        brought[offer.source] = [trends.item_ids[row] for row in rows.tolist()]
+    return brought

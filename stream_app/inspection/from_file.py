@@ -23,6 +23,7 @@ from stream_app.replay.readers import EventLog, Row
 from stream_app.settings import Settings
 from stream_app.settings_rules import clean_rules
 from stream_app.stages.encoding import newest_revisions
+from stream_app.stages.item_columns import ItemColumns
 from stream_app.stages.listing import KnownItems, ScorerInForce, index_version, take_vectors
 
 OnRead = Callable[[str], None]
@@ -158,7 +159,7 @@ def _snapshot(
     rule = list_rule(settings, served_model(settings))
     scoring = OfflineScoring(settings, rule, roles, settings.partitions)
     version = index_version(rule.release, len(roles.index))
-    items = KnownItems(version, catalogue.is_available, roles.index.vectors_of)
+    items = KnownItems(version, ItemColumns(roles.index, catalogue.is_available))
     trends, scorer = None, ScorerInForce(rule.scorer)
     if answered is not None:
         assert answered.join_epoch is not None, "every event of a replay is strict"

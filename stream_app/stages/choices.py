@@ -95,8 +95,7 @@ def choice_record(
     choice: Choice, found: Candidates, features_CF: npt.NDArray[np.float64], rule: ScoreRule
 ) -> ChoiceRecord | None:
     """The record that tells of a choice beside what was `offered` before it; None where it teaches nothing."""
-    places = {item_id: place for place, item_id in enumerate(found.sources)}
-    chosen = places.get(choice.item_id, -1)
+    chosen = found.place_of(choice.item_id)
     is_whole = choice_hash(choice.record.user_id, choice.record.last_ts, choice.item_id) % WHOLE_ONE_IN == 0
     if chosen < 0:
         nothing = learning.Example(np.zeros((0, features_CF.shape[1])), -1)

@@ -11,12 +11,13 @@ Shapes: S items found, K neighbours of items.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from stream_app.stages.item_columns import ViewColumns
 from stream_app.stages.trend_view import TrendView
 
 Floats = npt.NDArray[np.float64]
@@ -28,16 +29,13 @@ COTOUCH = "cotouch"
 NUM_NEAREST = 10
 """Items nearest to the user's vector that others may have followed: as many as a list looks back on for transitions."""
 
-VectorsOf = Callable[[list[str]], tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
-"""Gives the vectors (C, D) of items and whether each has one (C,)."""
-
 
 @dataclass(frozen=True)
 class Cotouched:
     """Items without a vector that followed the items nearest to a user's vector.
 
     Args:
-        rows_S: Their rows in the trends, int64, rising.
+        rows_S: Their rows in the trends, int64, each once.
         shares_S: How often, as sums of shares of the touches of those, of short and of long memory: float64.
     """
 
@@ -45,19 +43,19 @@ class Cotouched:
     shares_S: Floats = field(default_factory=lambda: np.zeros(0))
 
 
-def cotouched(nearest: Sequence[str], trends: TrendView, vectors_of: VectorsOf) -> Cotouched:
+def cotouched(nearest: Sequence[str], trends: TrendView, items: ViewColumns) -> Cotouched:
     """What users touched after the items nearest to a user's vector, as far as it has no vector itself.
 
     Args:
         nearest: What the index gave, best first; `NUM_NEAREST` of them count.
         trends: The trends.
-        vectors_of: Tells which items have a vector.
+        items: Tells which items have a vector.
     """
     near = trends.after(nearest[:NUM_NEAREST])
-    if not len(near.rows_K):
+    is_cold_K = items.numbers(near.rows_K) < 0
+    if not is_cold_K.any():
         return Cotouched()
-    rows_S, numbers_K = np.unique(near.rows_K, return_inverse=True)
+    rows_S, numbers_K = trends.numbers.distinct(near.rows_K[is_cold_K])
     # Added up in the order of the nearest, so that sums do not depend on how items came into the trends.
-    shares_S = np.bincount(numbers_K, near.shares_KM.sum(axis=1)).astype(np.float64)
-    _, has_vector_S = vectors_of([trends.item_ids[row] for row in rows_S.tolist()])
-    return Cotouched(rows_S[~has_vector_S], shares_S[~has_vector_S])
+    shares_S = np.bincount(numbers_K, near.shares_KM[is_cold_K].sum(axis=1)).astype(np.float64)
+    return Cotouched(rows_S, shares_S)

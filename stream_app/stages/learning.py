@@ -171,9 +171,10 @@ def scores(scorer: Scorer, features_CF: Floats) -> Floats:
 def weighted_sums(scorer: Scorer, features_CF: Floats) -> Floats:
     """The part of the scores (C,) that is a sum of weighted features."""
     # Sums in a fixed order, not matrix products: the result must not depend on how many candidates there are.
+    products_FC = features_CF.T * np.array(scorer.weights)[:, None]
     scores_C = np.zeros(len(features_CF))
-    for column, weight in enumerate(scorer.weights):
-        scores_C += features_CF[:, column] * weight
+    for products_C in products_FC:
+        scores_C += products_C
     return scores_C
 
 

@@ -7,7 +7,7 @@ Shapes: U users, D dimensions, F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_app.records import Recommendation, SliceVectorRecord
-from stream_app.stages.cotouch import VectorsOf
-from stream_app.stages.learning import Scorer
+from stream_app.stages.item_columns import ItemColumns
+from stream_app.stages.learning import Scorer, scores
 from stream_app.stages.profile import UserProfile, recent_items, take_slice_vector
-from stream_app.stages.ranking import Candidates, Query, features, gather, rank
+from stream_app.stages.ranking import Candidates, Query, features_together, gather, ranked
 from stream_app.stages.score_rule import ScoreRule
 from stream_app.stages.trend_view import TrendView
 
@@ -61,13 +61,11 @@ class KnownItems:
 
     Args:
         version: Names what is in the index.
-        is_available: Whether an item may be listed.
-        vectors_of: Gives the items' vectors.
+        columns: Which of them may be listed, and their vectors.
     """
 
     version: str
-    is_available: Callable[[str], bool]
-    vectors_of: VectorsOf
+    columns: ItemColumns
 
 
 @dataclass(frozen=True)
@@ -129,8 +127,46 @@ def offered(
     query: Query, trends: TrendView, items: KnownItems, candidates: int
 ) -> tuple[Candidates, npt.NDArray[np.float64]]:
     """The candidates for a query, and their features (C, F) in the same order."""
-    found = gather(query, trends, candidates, items.is_available, items.vectors_of)
-    return found, features(query, found, trends, items.vectors_of)
+    found, features_CF = offered_together([query], trends, items, candidates)
+    return found[0], features_CF
+
+
+def offered_together(
+    queries: Sequence[Query], trends: TrendView, items: KnownItems, candidates: int
+) -> tuple[list[Candidates], npt.NDArray[np.float64]]:
+    """The candidates for each of some queries, and the features (N, F) of all of them, query after query."""
+    found = [gather(query, trends, candidates, items.columns) for query in queries]
+    return found, features_together(queries, found, trends, items.columns)
+
+
+def make_lists(
+    records: Sequence[SliceVectorRecord],
+    queries: Sequence[Query],
+    trends: TrendView,
+    items: KnownItems,
+    rule: ListRule,
+    in_force: ScorerInForce,
+) -> list[Recommendation]:
+    """The lists that answer the events of `records` (at least one), with the trends as they are; each as if alone."""
+    found, features_NF = offered_together(queries, trends, items, rule.candidates)
+    scores_N = scores(in_force.scorer, features_NF)
+    ends = np.cumsum([len(one) for one in found]).tolist()
+    return [
+        Recommendation(
+            recommendation_id=recommendation_id(rule, record, items.version, trends.epoch, in_force.epoch),
+            user_id=record.user_id,
+            event_ts=record.last_ts,
+            partition=record.partition,
+            offset=record.offset,
+            release=rule.release,
+            index_version=items.version,
+            epoch=trends.epoch,
+            has_vector=True,
+            items=ranked(one, scores_N[end - len(one) : end], rule.list_items),
+            scorer_epoch=in_force.epoch,
+        )
+        for record, one, end in zip(records, found, ends, strict=True)
+    ]
 
 
 def make_list(
@@ -142,20 +178,7 @@ def make_list(
     in_force: ScorerInForce,
 ) -> Recommendation:
     """The list that answers the event of `record`, with the trends as they are."""
-    found, features_CF = offered(query, trends, items, rule.candidates)
-    return Recommendation(
-        recommendation_id=recommendation_id(rule, record, items.version, trends.epoch, in_force.epoch),
-        user_id=record.user_id,
-        event_ts=record.last_ts,
-        partition=record.partition,
-        offset=record.offset,
-        release=rule.release,
-        index_version=items.version,
-        epoch=trends.epoch,
-        has_vector=True,
-        items=rank(found, features_CF, in_force.scorer, rule.list_items),
-        scorer_epoch=in_force.epoch,
-    )
+    return make_lists([record], [query], trends, items, rule, in_force)[0]
 
 
 def recommendation_id(

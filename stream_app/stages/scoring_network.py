@@ -87,9 +87,17 @@ def start_parameters(num_features: int) -> Floats:
 
 def _hidden(network: Network, rows_NF: Floats) -> tuple[Floats, Floats]:
     """The values of both hidden layers, (N, K) each."""
-    first_NK = np.maximum(_times(rows_NF, network.first_FK) + network.first_bias_K, 0.0)
-    second_NK = np.maximum(_times(first_NK, network.second_KK) + network.second_bias_K, 0.0)
-    return first_NK, second_NK
+    first_BRK = _layer(_blocks(rows_NF), network.first_FK, network.first_bias_K)
+    second_BRK = _layer(first_BRK, network.second_KK, network.second_bias_K)
+    num_rows, num_hidden = len(rows_NF), len(network.out_K)
+    return first_BRK.reshape(-1, num_hidden)[:num_rows], second_BRK.reshape(-1, num_hidden)[:num_rows]
+
+
+def _layer(rows_BRF: Floats, matrix_FK: Floats, bias_K: Floats) -> Floats:
+    """The values of a layer (B, R, K); rows behind the last are computed with it and mean nothing."""
+    values_BRK: Floats = np.matmul(rows_BRF, matrix_FK)
+    values_BRK += bias_K
+    return np.maximum(values_BRK, 0.0, out=values_BRK)
 
 
 def _times(rows_NF: Floats, matrix_FK: Floats) -> Floats:

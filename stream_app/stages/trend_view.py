@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
 
 from stream_app.records import TrendRecord
-from stream_app.stages.followers import Followers
+from stream_app.stages.followers import EPOCH, LONG, ROW, SHORT, Followers
 from stream_app.stages.popularity import TrendRule
+from stream_app.stages.row_numbers import RowNumbers
 from stream_app.stages.tops import NEVER, Top, changed_top, top_of
 
 MAX_BEHIND = 1e6
@@ -26,10 +28,10 @@ TOP_ITEMS = 300
 SPARE_ITEMS = 50
 """More of them than were asked for: an item that falls out leaves a gap."""
 
-NO_FOLLOWERS = Followers()
-
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+NOTHING_NEAR: Floats = np.zeros((0, 4))
 
 
 @dataclass(frozen=True)
@@ -47,24 +49,6 @@ class Neighbours:
     shares_KM: Floats
 
 
-@dataclass(frozen=True)
-class Predecessors:
-    """What stood before one item.
-
-    Args:
-        rows_K: Rows of the items, int64, -1 for those unheard of.
-        counts_KM: Their counts of short and long memory, float64.
-        epoch: The epoch at whose end the counts are of.
-    """
-
-    rows_K: Ints
-    counts_KM: Floats
-    epoch: int
-
-
-NO_PREDECESSORS = Predecessors(np.zeros(0, dtype=np.int64), np.zeros((0, 2)), -1)
-
-
 class TrendView:
     """Trends up to and including `epoch`; it only moves forward.
 
@@ -76,12 +60,14 @@ class TrendView:
         self.rule = rule
         self.epoch = -1
         self.item_ids: list[str] = []
+        self.numbers = RowNumbers()
+        """Numbers rows of this view, and others that were reserved."""
         self._rows: dict[str, int] = {}
         self._records: dict[str, TrendRecord] = {}
         self._pair_columns = [rule.half_lives_ms.index(half_life_ms) for half_life_ms in rule.pair_half_lives_ms]
         self._pair_half_lives_M = np.array(rule.pair_half_lives_ms) / rule.epoch_ms
         self._followers: dict[str, Followers] = {}
-        self._predecessors: dict[str, Predecessors] = {}
+        self._predecessors: dict[str, Floats] = {}
         self._highest_H: Floats | None = None
         self._log_scores_NH: Floats = np.full((256, len(rule.half_lives_ms)), NEVER)
         self._first_epochs_N: Floats = np.zeros(256)
@@ -119,7 +105,7 @@ class TrendView:
 
     def rows_of(self, item_ids: Iterable[str]) -> npt.NDArray[np.int64]:
         """Rows of items, -1 for those never touched."""
-        return np.fromiter((self._rows.get(item_id, -1) for item_id in item_ids), dtype=np.int64)
+        return np.fromiter(map(self._rows.get, item_ids, repeat(-1)), dtype=np.int64)
 
     def popularity(self, rows_C: npt.NDArray[np.int64]) -> Floats:
         """How far items are behind the most popular one, shape (C, H): ``-log(1 + d)`` with d the distance in halvings.
@@ -127,18 +113,24 @@ class TrendView:
         0 at the top. The logarithm keeps the whole order: where events are rare, items that rested for hundreds of
         half-lives still differ, and the item touched last is often the next one taken.
         """
-        log_scores = np.full((len(rows_C), len(self.rule.half_lives_ms)), NEVER)
-        behind = np.full(log_scores.shape, MAX_BEHIND)
-        if len(self):
-            known = rows_C >= 0
-            log_scores[known] = self._log_scores_NH[rows_C[known]]
-            behind = np.clip(self._highest() - log_scores, 0.0, MAX_BEHIND)
-        result: Floats = -np.log1p(behind)
-        return result
+        log_scores = self._log_scores_NH.take(rows_C, axis=0)
+        log_scores[rows_C < 0] = NEVER
+        behind = np.minimum(np.maximum(self._highest() - log_scores, 0.0), MAX_BEHIND)
+        if not len(self):
+            behind[:] = MAX_BEHIND
+        return np.negative(np.log1p(behind))
 
     def by_score(self, rows_C: Ints, scores_C: Floats) -> Ints:
         """The rows, greatest score first; ties by a hash of the item id, not by arrival."""
         return rows_C[np.lexsort((self._tie_breaks_N[rows_C], -scores_C))]
+
+    def best(self, rows_C: Ints, scores_C: Floats, num_rows: int) -> Ints:
+        """The first `num_rows` of `by_score`, without sorting those that are far from it."""
+        if len(rows_C) > num_rows:
+            place = len(rows_C) - num_rows
+            is_near_C = scores_C >= np.partition(scores_C, place)[place]
+            rows_C, scores_C = rows_C[is_near_C], scores_C[is_near_C]
+        return self.by_score(rows_C, scores_C)[:num_rows]
 
     def log_age(self, rows_C: npt.NDArray[np.int64]) -> Floats:
         """Log of 1 + hours since the first touch, shape (C,); 0 for items never touched."""
@@ -147,48 +139,61 @@ class TrendView:
 
     def after(self, item_ids: Sequence[str]) -> Neighbours:
         """What users touched after each item, among the ten items after it."""
-        followers = [self._followers.get(item_id, NO_FOLLOWERS) for item_id in item_ids]
-        places_K = np.repeat(np.arange(len(followers)), [len(one) for one in followers])
-        rows_K = np.concatenate([NO_FOLLOWERS.rows_K, *(one.rows_K for one in followers)])
-        counts_KM = np.concatenate([NO_FOLLOWERS.counts_KM, *(one.counts_KM for one in followers)])
-        epochs_K = np.concatenate([NO_FOLLOWERS.epochs_K, *(one.epochs_K for one in followers)])
-        return Neighbours(places_K, rows_K, counts_KM * self._kept(epochs_K) / self._touches(item_ids)[places_K])
+        return self._neighbours(item_ids, self._followers_of(item_ids))
 
     def before(self, item_ids: Sequence[str]) -> Neighbours:
         """What users touched before each item, among the ten items before it; the strongest alone are known."""
-        found = [self._predecessors_of(item_id) for item_id in item_ids]
-        places_K = np.repeat(np.arange(len(found)), [len(one.rows_K) for one in found])
-        epochs = np.array([one.epoch for one in found], dtype=np.float64)
-        rows_K = np.concatenate([NO_PREDECESSORS.rows_K, *(one.rows_K for one in found)])
-        counts_KM = np.concatenate([NO_PREDECESSORS.counts_KM, *(one.counts_KM for one in found)])
-        shares_KM = counts_KM * self._kept(epochs[places_K]) / self._touches(item_ids)[places_K]
-        is_known_K = rows_K >= 0
-        return Neighbours(places_K[is_known_K], rows_K[is_known_K], shares_KM[is_known_K])
+        return self._neighbours(item_ids, [self._predecessors_of(item_id) for item_id in item_ids])
 
-    def _predecessors_of(self, item_id: str) -> Predecessors:
-        """Those of an item; made once for each of its records, unless some of them are unheard of."""
+    def near(self, item_ids: Sequence[str]) -> tuple[Neighbours, Neighbours]:
+        """`after` and `before` of the same items."""
+        tables = [*self._followers_of(item_ids), *(self._predecessors_of(item_id) for item_id in item_ids)]
+        both = self._neighbours([*item_ids, *item_ids], tables)
+        num_after = int(np.searchsorted(both.places_K, len(item_ids)))
+        before = Neighbours(
+            both.places_K[num_after:] - len(item_ids), both.rows_K[num_after:], both.shares_KM[num_after:]
+        )
+        return Neighbours(both.places_K[:num_after], both.rows_K[:num_after], both.shares_KM[:num_after]), before
+
+    def _followers_of(self, item_ids: Sequence[str]) -> list[Floats]:
+        found = map(self._followers.get, item_ids)
+        return [NOTHING_NEAR if one is None else one.table_K4 for one in found]
+
+    def _neighbours(self, item_ids: Sequence[str], tables: Sequence[Floats]) -> Neighbours:
+        """What tables say of the neighbours of items, each of its own, as of now."""
+        table_K4 = np.concatenate([NOTHING_NEAR, *tables])
+        places_K = np.arange(len(tables)).repeat(list(map(len, tables)))
+        rows_K = table_K4[:, ROW].astype(np.int64)
+        if rows_K.min(initial=0) < 0:
+            known = np.flatnonzero(rows_K >= 0)
+            table_K4, places_K, rows_K = table_K4.take(known, axis=0), places_K.take(known), rows_K.take(known)
+        kept_KM = np.exp2((table_K4[:, EPOCH:] - self.epoch) / self._pair_half_lives_M)
+        shares_KM = table_K4[:, SHORT : LONG + 1] * kept_KM / self._touches(item_ids).take(places_K, axis=0)
+        return Neighbours(places_K, rows_K, shares_KM)
+
+    def _predecessors_of(self, item_id: str) -> Floats:
+        """Those of an item as columns, row -1 for those unheard of; made once for each of its records, unless some
+        are."""
         known = self._predecessors.get(item_id)
         if known is not None:
             return known
         record = self._records.get(item_id)
-        if record is None:
-            return NO_PREDECESSORS
-        rows_K = self.rows_of(pair[0] for pair in record.predecessors)
-        counts_KM = np.array([pair[1:] for pair in record.predecessors]).reshape(-1, 2)
-        made = Predecessors(rows_K, counts_KM, record.epoch)
+        if record is None or not record.predecessors:
+            return NOTHING_NEAR
+        rows_K = self.rows_of([pair[0] for pair in record.predecessors])
+        table_K4 = np.empty((len(rows_K), 4))
+        table_K4[:, ROW], table_K4[:, EPOCH] = rows_K, record.epoch
+        table_K4[:, SHORT : LONG + 1] = [pair[1:] for pair in record.predecessors]
         if (rows_K >= 0).all():
-            self._predecessors[item_id] = made
-        return made
+            self._predecessors[item_id] = table_K4
+        return table_K4
 
     def _touches(self, item_ids: Sequence[str]) -> Floats:
         """Decayed touches of items (C, M), and one more: so that a single old pair is not taken for certainty."""
         rows_C = self.rows_of(item_ids)
-        logs_CM = np.where(rows_C[:, None] >= 0, self._log_scores_NH[rows_C][:, self._pair_columns], NEVER)
+        logs_CM = self._log_scores_NH.take(rows_C, axis=0)[:, self._pair_columns]
+        logs_CM[rows_C < 0] = NEVER
         return np.asarray(1.0 + np.exp2(logs_CM - self.epoch / self._pair_half_lives_M))
-
-    def _kept(self, epochs_K: Floats) -> Floats:
-        """What is left (K, M) of short and long memory since the ends of epochs."""
-        return np.asarray(np.exp2((epochs_K[:, None] - self.epoch) / self._pair_half_lives_M))
 
     def _set_followers(self, record: TrendRecord) -> None:
         """Note the item under each of its predecessors, and no longer under those that it has no more."""
@@ -198,7 +203,10 @@ class TrendView:
             for gone in {before[0] for before in known.predecessors} - {before[0] for before in record.predecessors}:
                 self._followers[gone].drop(row)
         for item_id, short, long in record.predecessors:
-            self._followers.setdefault(item_id, Followers()).put(row, short, long, record.epoch)
+            followers = self._followers.get(item_id)
+            if followers is None:
+                followers = self._followers[item_id] = Followers()
+            followers.put(row, short, long, record.epoch)
 
     def _highest(self) -> Floats:
         """Log scores (H,) of the most popular items."""
@@ -236,6 +244,7 @@ class TrendView:
 
     def _grow(self) -> None:
         size = len(self._first_epochs_N)
+        self.numbers.reserve(len(self.item_ids))
         if len(self.item_ids) > size:
             blank = np.full_like(self._log_scores_NH, NEVER)
             self._log_scores_NH = np.concatenate([self._log_scores_NH, blank])

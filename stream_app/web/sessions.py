@@ -12,6 +12,7 @@ from stream_app.models import list_rule, served_model
 from stream_app.records import Event, Recommendation, SliceRecord
 from stream_app.settings import Settings
 from stream_app.settings_rules import slicing_rule
+from stream_app.stages.item_columns import ItemColumns
 from stream_app.stages.listing import KnownItems, ListRule, make_list, queries_of, search_of, take_vectors
 from stream_app.stages.profile import UserProfile
 from stream_app.stages.slicing import UserHistory, apply_event, events_before, slice_record
@@ -54,7 +55,7 @@ class Sessions:
         search = search_of([NOBODY], profiles, self._settings.candidates)
         found = await self._compute(lambda: nearest_items(held.index, search))
         query = queries_of(search, profiles, found)[NOBODY]
-        items = KnownItems(held.item_view.version, held.item_view.is_available, held.index.vectors_of)
+        items = KnownItems(held.item_view.version, ItemColumns(held.index, held.item_view.is_available))
         in_force = held.running.in_force(self._rule.scorer)
         return make_list(asked[-1], query, held.trends.view, items, self._rule, in_force)
 

@@ -64,6 +64,10 @@ def test_any_operations_give_the_same_answers(steps: list[tuple[str, object]]) -
     expected_vectors, expected_found = oracle.vectors_of(IDS)
     assert (vectors == expected_vectors).all()
     assert (found == expected_found).all()
+    for index in (fast, oracle):
+        numbers = index.numbers_of([*IDS, "unheard of"])
+        assert (numbers >= 0).tolist() == [*expected_found.tolist(), False]
+        assert (index.vectors_at(numbers)[:-1] == expected_vectors).all()
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e12])

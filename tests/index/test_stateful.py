@@ -133,6 +133,9 @@ class LifeCycle(RuleBasedStateMachine):
         assert found.tolist() == [item_id in self.vectors for item_id in IDS]
         for item_id, row in zip(IDS, looked_up, strict=True):
             assert (row == self.vectors.get(item_id, np.zeros(DIM))).all()
+        numbers = self.index.numbers_of(IDS)
+        assert ((numbers >= 0) == found).all()
+        assert (self.index.vectors_at(numbers) == looked_up).all()
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)

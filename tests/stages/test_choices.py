@@ -21,6 +21,7 @@ from stream_app.stages.profile import UserProfile
 from stream_app.stages.ranking import Candidates
 from stream_app.stages.score_rule import ScoreRule
 from tests.stages.test_profile import vector
+from tests.stages.test_ranking import named
 
 RULE = ScoreRule(epoch_ms=10, scorer_epoch_ms=40, users_share=1.0, choices_per_epoch=9)
 
@@ -91,7 +92,7 @@ def drawn(item_id: str, *, whole: bool) -> Choice:
 def offer(num: int) -> tuple[Candidates, np.ndarray]:
     """Candidates i0, i1, ... with two features each: [number, -number]."""
     features_CF = np.arange(num)[:, None] * np.array([[1.0, -1.0]])
-    return Candidates({f"i{number}": ["index"] for number in range(num)}), features_CF
+    return named({f"i{number}": ["index"] for number in range(num)}), features_CF
 
 
 def test_one_choice_in_some_is_told_whole_with_the_place_of_the_item() -> None:

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.records import TrendRecord
-from stream_app.stages.cotouch import NUM_NEAREST, VectorsOf, cotouched
+from stream_app.stages.cotouch import NUM_NEAREST, cotouched
 from stream_app.stages.popularity import TrendRule
 from stream_app.stages.trend_view import TrendView
+from tests.stages.item_cases import items_of
 
 RULE = TrendRule(epoch_ms=60_000, half_lives_ms=(900_000.0, 3_600_000.0))
 ITEMS = [f"i{number}" for number in range(14)]
-
-
-def index_of(item_ids: Collection[str]) -> VectorsOf:
-    """The lookup of an index that holds these items."""
-
-    def vectors_of(asked: list[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        return np.zeros((len(asked), 2), dtype=np.float32), np.array([one in item_ids for one in asked], dtype=np.bool_)
-
-    return vectors_of
 
 
 def trend(item_id: str, *predecessors: tuple[str, float, float], epoch: int = 5) -> TrendRecord:
@@ -42,8 +32,9 @@ def view_of(records: Sequence[TrendRecord]) -> TrendView:
 
 def found(nearest: Sequence[str], view: TrendView, known: Collection[str]) -> dict[str, float]:
     """What is found, by item."""
-    made = cotouched(nearest, view, index_of(known))
-    assert made.rows_S.tolist() == sorted(made.rows_S.tolist())
+    columns = items_of({item_id: [1.0, 0.0] for item_id in known}, 2).of(view)
+    made = cotouched(nearest, view, columns)
+    assert len(set(made.rows_S.tolist())) == len(made.rows_S)
     return {view.item_ids[row]: share for row, share in zip(made.rows_S.tolist(), made.shares_S.tolist(), strict=True)}
 
 

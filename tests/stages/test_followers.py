@@ -22,7 +22,6 @@ def test_they_are_what_a_dictionary_would_keep(steps: list[tuple[int, bool, floa
             kept[row] = count, epoch
             followers.put(row, count, 2 * count, epoch)
     assert len(followers) == len(kept)
-    assert followers.counts_KM.shape == (len(kept), 2)
-    numbers = zip(followers.counts_KM.tolist(), followers.epochs_K.tolist(), strict=True)
-    found = dict(zip(followers.rows_K.tolist(), numbers, strict=True))
-    assert found == {row: ([count, 2 * count], epoch) for row, (count, epoch) in kept.items()}
+    assert sorted(followers.table_K4.tolist()) == sorted(
+        [row, count, 2 * count, epoch] for row, (count, epoch) in kept.items()
+    )

@@ -25,11 +25,11 @@ from stream_app.stages.listing import (
 from stream_app.stages.profile import UserProfile
 from stream_app.stages.score_rule import ScoreRule
 from tests.stages.test_profile import vector
-from tests.stages.test_ranking import SCORER, trend, vectors_of, view_of
+from tests.stages.test_ranking import SCORER, items_with, trend, view_of
 
 RULE = ListRule("events", "r1", SCORER, ScoreRule(10, 20, 1.0, 9), list_items=3, candidates=5)
 IN_FORCE = ScorerInForce(SCORER, 3)
-ITEMS = KnownItems(index_version("r1", 9), lambda item_id: item_id != "i2", vectors_of)
+ITEMS = KnownItems(index_version("r1", 9), items_with({"i2": False}))
 
 
 def vector_for(user_id: str, offset: int, items: list[str], *, fresh: bool = True) -> SliceVectorRecord:
