@@ -50,7 +50,7 @@ test: $(STAMP) ## Run every test (WORKERS=2 at once, each with a broker of its o
 check: $(STAMP) ## Check formatting, lint, types and import rules, and run the fast tests
 	@$(BIN)/ruff format --check $(PACKAGES) tests
 	@$(BIN)/ruff check $(PACKAGES) tests
-	@$(BIN)/mypy $(PACKAGES) tests
+	@$(BIN)/mypy --num-workers=$(WORKERS) $(PACKAGES) tests
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not kafka and not slow and not gpu" --hypothesis-profile=quick
 

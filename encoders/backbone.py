@@ -10,14 +10,16 @@ Shapes: S slices, L events, D dimensions of this model, B of the backbone, P pla
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
-from encoders.pretrained import PretrainedModelError, config_of, load_pretrained, merged, with_lora
+from encoders.pretrained import PretrainedModelError, config_of, is_plain, load_pretrained, merged, with_lora
 from encoders.training_config import BackboneSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 # Special tokens that most configurations name; there are no tokens here.
 NO_TOKENS = ("bos_token_id", "eos_token_id")
@@ -68,7 +70,7 @@ class SequenceBackbone(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """The configuration from which `backbone_from_config` makes the same shapes, as JSON values."""
-        inner = self.model if isinstance(self.model, PreTrainedModel) else self.model.get_base_model()  # type: ignore[operator]
+        inner = self.model if is_plain(self.model) else self.model.get_base_model()  # type: ignore[operator]
         return config_of(inner)
 
     def merge_lora(self) -> None:
@@ -116,14 +118,14 @@ def backbone_from_config(config: Mapping[str, Any], dim: int) -> SequenceBackbon
 
 
 def _from_config(fields: dict[str, Any]) -> PreTrainedModel:
+    from transformers import AutoConfig, AutoModel
+
     model_type = fields.pop("model_type", None)
     try:
         config: PreTrainedConfig = AutoConfig.for_model(
             model_type, **{"vocab_size": MOST_PADDING_TOKEN + 1, **dict.fromkeys(NO_TOKENS), **fields}
         )
-        model: PreTrainedModel = AutoModel.from_config(  # type: ignore[no-untyped-call]
-            config, trust_remote_code=False, dtype=torch.float32
-        )
+        model: PreTrainedModel = AutoModel.from_config(config, trust_remote_code=False, dtype=torch.float32)
     except (ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError) as error:
         raise PretrainedModelError(
             f"backbone of model_type {model_type!r}: the configuration makes no model ({str(error).strip()[:200]}); "

@@ -17,18 +17,19 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from huggingface_hub import hf_hub_download
 from PIL import Image, ImageOps
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from encoders.contract import Float32Array
-from encoders.pretrained import PretrainedModelError, fingerprint, load_pretrained, locate
+from encoders.pretrained import PretrainedModelError, fingerprint, is_plain, load_pretrained, locate
 from encoders.vector_cache import VectorCache, content_key
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 
@@ -199,7 +200,7 @@ class TransformerImages:
         """
         whole = load_pretrained(source, allow_download=allow_download)
         model = getattr(whole, "vision_model", whole)
-        if not isinstance(model, PreTrainedModel) or model.main_input_name != "pixel_values":
+        if not is_plain(model) or model.main_input_name != "pixel_values":
             raise PretrainedModelError(
                 f"{source!r}: a {whole.config.model_type} model sees no images; name a vision model"
             )
@@ -254,6 +255,8 @@ class TransformerImages:
 
 
 def _preparation(source: str, *, allow_download: bool) -> Preparation:
+    from huggingface_hub import hf_hub_download
+
     place = Path(locate(source))
     try:
         if place.is_dir():

@@ -10,18 +10,17 @@ import hashlib
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
-from transformers.pytorch_utils import Conv1D
-from transformers.utils import logging as transformers_logging
 
 from encoders.contract import EncoderError
 from encoders.training_config import LoraSettings
+
+if TYPE_CHECKING:  # transformers and peft take seconds to load, so only what needs them does that
+    from transformers import PreTrainedModel
 
 PACKAGE_PREFIX = "package:"
 CONFIG_FILE = "config.json"
@@ -29,8 +28,6 @@ CONFIG_FILE = "config.json"
 ORIGIN_FIELDS = ("_name_or_path", "transformers_version", "architectures", "dtype")
 # Layers that many checkpoints lack because their training had no use for them; nothing here reads their output.
 UNREAD_LAYERS = ("pooler.",)
-
-transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 class PretrainedModelError(EncoderError):
@@ -72,6 +69,10 @@ def load_pretrained(source: str, *, allow_download: bool = False) -> PreTrainedM
     Raises:
         PretrainedModelError: if it cannot be found or read, or its weights are not complete.
     """
+    from transformers import AutoModel
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
     place = locate(source)
     try:
         with torch.random.fork_rng(devices=[]):
@@ -123,6 +124,9 @@ def config_of(model: PreTrainedModel) -> dict[str, Any]:
 
 def with_lora(model: PreTrainedModel, settings: LoraSettings) -> nn.Module:
     """The model with adapters on all its linear layers; only they are trainable. The model itself is changed."""
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
     has_conv1d = any(isinstance(module, Conv1D) for module in model.modules())
     config = LoraConfig(
         r=settings.rank,
@@ -131,12 +135,20 @@ def with_lora(model: PreTrainedModel, settings: LoraSettings) -> nn.Module:
         target_modules="all-linear",
         fan_in_fan_out=has_conv1d,
     )
-    return get_peft_model(model, config)
+    adapted: nn.Module = get_peft_model(model, config)
+    return adapted
 
 
 def merged(model: nn.Module) -> PreTrainedModel:
     """The model with its adapters added into the weights for good; a model without adapters as it is."""
-    if isinstance(model, PreTrainedModel):
+    if is_plain(model):
         return model
     plain: PreTrainedModel = model.merge_and_unload()  # type: ignore[operator]
     return plain
+
+
+def is_plain(model: nn.Module) -> TypeGuard[PreTrainedModel]:
+    """Whether it is a model of the library, without adapters around it."""
+    from transformers import PreTrainedModel
+
+    return isinstance(model, PreTrainedModel)

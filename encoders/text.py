@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedModel
 
 from encoders.contract import Float32Array
-from encoders.pretrained import PretrainedModelError, fingerprint, load_pretrained, locate, merged, with_lora
+from encoders.pretrained import PretrainedModelError, fingerprint, is_plain, load_pretrained, locate, merged, with_lora
 from encoders.training_config import LoraSettings
 from encoders.vector_cache import VectorCache, content_key
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MAX_TOKENS = 256
 """Tokens of a text that are read; titles have ten, descriptions a hundred or two."""
@@ -60,6 +62,8 @@ class TransformerText:
         Raises:
             PretrainedModelError: if there is no such model, it reads no text, or no tokenizer is with it.
         """
+        from transformers import AutoTokenizer
+
         model = _text_part(load_pretrained(source, allow_download=allow_download), source)
         try:
             tokenizer = AutoTokenizer.from_pretrained(
@@ -131,7 +135,7 @@ class TransformerText:
 
     def add_lora(self, settings: LoraSettings) -> list[nn.Parameter]:
         """Put adapters on every linear layer and return them; nothing else of the model will be trained."""
-        assert isinstance(self._model, PreTrainedModel), "adapters are there already; call `merge_lora` first"
+        assert is_plain(self._model), "adapters are there already; call `merge_lora` first"
         self._identity = None
         self._model = with_lora(self._model, settings).train()
         return [weight for weight in self._model.parameters() if weight.requires_grad]
@@ -148,7 +152,7 @@ class TransformerText:
         For a model that was fine-tuned; it belongs into the folder of the model whose items it reads.
         """
         self.merge_lora()
-        assert isinstance(self._model, PreTrainedModel)
+        assert is_plain(self._model)
         self._model.save_pretrained(folder)
         self._tokenizer.save_pretrained(folder)
 
@@ -158,7 +162,7 @@ def _text_part(model: PreTrainedModel, source: str) -> PreTrainedModel:
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
     part = getattr(model, "text_model", model)
-    if not isinstance(part, PreTrainedModel) or part.main_input_name != "input_ids":
+    if not is_plain(part) or part.main_input_name != "input_ids":
         raise PretrainedModelError(f"{source!r}: a {model.config.model_type} model reads no text; name a text model")
     return part
 

@@ -6,15 +6,11 @@ import hashlib
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from stream_app.broker import EmbeddedBroker
+from tests.examples import register_profiles
 
-# Hypothesis also fails tests by the clock; a busy machine is no fault of theirs.
-settings.register_profile("whole", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("quick", settings.get_profile("whole"), max_examples=10)
-"""For `make check`: `make test` tries ten times as many."""
-settings.load_profile("whole")
+register_profiles()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

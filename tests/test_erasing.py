@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream_app import tables
@@ -38,6 +38,7 @@ from stream_app.stages.clean import CleanRules
 from stream_app.stages.learning import Scorer
 from stream_app.stages.listing import ListRule
 from stream_app.stages.score_rule import ScoreRule
+from tests.examples import examples
 from tests.stages.cases import Worker
 from tests.test_batching import CountingEncoder
 
@@ -238,7 +239,7 @@ def payloads(role: Role) -> dict[bytes, bytes]:
     return {key: stored.payload for key, stored in role.values().items()}
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(event_rows(), STEPS, STEPS)
 @example(ERASED_ONCE, [], DIES_BEHIND)
 def test_deaths_bring_no_memory_back(rows: list[Row], before: list[Step], steps: list[Step]) -> None:

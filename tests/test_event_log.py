@@ -10,13 +10,13 @@ from typing import Any
 import orjson
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 
 from stream_app.errors import LogFormatError
 from stream_app.event_log import LogEvents, read_events
 from stream_app.replay.readers import Row
 from stream_app.settings import Settings
 from stream_app.stages.clean import MAX_ID_CHARS
+from tests.examples import examples
 from tests.replay_cases import START_MS, demo_settings, logs, replayed, row_of
 
 
@@ -49,7 +49,7 @@ def test_what_the_stream_refuses_is_refused(wrong: Mapping[str, Any]) -> None:
     assert ([event.ts for event in log.events], log.num_refused) == ([START_MS], 1)
 
 
-@hypothesis_settings(max_examples=25, deadline=None)
+@examples(25)
 @given(logs(is_ordered=False))
 def test_as_many_are_refused_as_a_replay_makes_dead_letters_of(rows: list[Row]) -> None:
     settings = demo_settings()

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.event_log import read_events
@@ -16,6 +16,7 @@ from stream_app.recording import RecordedList, RecordedReplay, RecordedSlice, Re
 from stream_app.records import ERASE_TYPE, ErasedRecord, RankedItem, Recommendation, SliceEvent, SliceRecord
 from stream_app.replay.fields import event_of
 from stream_app.replay.readers import Row, describe, open_log
+from tests.examples import examples
 from tests.replay_cases import START_MS, cut_rows, demo_settings, known_items, logs, replayed, row_of
 
 CUTS = st.sets(st.integers(1, 30), max_size=6)
@@ -62,7 +63,7 @@ def of_users(recording: Recording, users: str) -> list[RecordedList | RecordedSl
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(logs_with_erasures(), st.integers(2, 5), CUTS)
 def test_chunks_and_partitions_do_not_matter(rows: list[Row], partitions: int, cuts: set[int]) -> None:
     whole, _ = replayed(demo_settings(1), [rows])
@@ -71,7 +72,7 @@ def test_chunks_and_partitions_do_not_matter(rows: list[Row], partitions: int, c
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(logs_with_erasures())
 def test_an_erased_user_is_as_a_new_one(rows: list[Row]) -> None:
     found, _ = replayed(demo_settings(1), [rows])

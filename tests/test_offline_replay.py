@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream_app.errors import ModelError, UsageError
@@ -18,6 +18,7 @@ from stream_app.offline_replay import OfflineOutcome, OfflineReplay, replay_offl
 from stream_app.recording import RecordedList, RecordedSlice, Recorder, Recording
 from stream_app.recording_check import compare
 from stream_app.replay.readers import Row, open_log
+from tests.examples import examples
 from tests.replay_cases import (
     MINUTE_MS,
     START_MS,
@@ -71,7 +72,7 @@ def vectors_of(replay: OfflineReplay) -> dict[str, npt.NDArray[np.float32]]:
     return {user: np.frombuffer(profile.user_vector, dtype="<f4") for user, profile in replay.profiles.items()}
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(logs(is_ordered=True), PARTITIONS, CUTS)
 def test_a_log_in_order_gives_the_same_bytes_however_cut(rows: list[Row], partitions: int, cuts: set[int]) -> None:
     whole, one = replayed(demo_settings(1), [rows])
@@ -82,7 +83,7 @@ def test_a_log_in_order_gives_the_same_bytes_however_cut(rows: list[Row], partit
     assert all(first[user].tobytes() == second[user].tobytes() for user in first)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(logs(is_ordered=False), PARTITIONS, CUTS)
 @example(WATERMARK_ROWS, 3, set())
 @example(WATERMARK_ROWS, 4, set())
@@ -101,7 +102,7 @@ def test_a_log_out_of_order_gives_the_same_slices_and_all_but_the_same_vectors(
     assert compared.first is None, compared.first.text()
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(logs(is_ordered=True), CUTS)
 def test_every_list_uses_the_last_epoch_before_its_event(rows: list[Row], cuts: set[int]) -> None:
     recording, _ = replayed(demo_settings(), cut_rows(rows, cuts))

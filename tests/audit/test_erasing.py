@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.audit.held import HeldCounts
@@ -30,6 +30,7 @@ from tests.audit.cases import (
     run,
     values,
 )
+from tests.examples import examples
 from tests.stages.cases import Entry, Erase, Tick
 from tests.stages.test_erasing import logs_with_erasures
 
@@ -67,7 +68,7 @@ def held_after(log: Run, cuts: set[int]) -> dict[bytes, Stored]:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=50)  # each example opens a store
+@examples(50)  # each example opens a store
 @given(LOGS, CUTS, CUTS)
 def test_what_was_erased_is_not_missed(log: Run, role_cuts: set[int], cuts: set[int]) -> None:
     held = held_after(log, role_cuts)

@@ -23,6 +23,7 @@ from encoders.sampling import BatchSampler, SliceReader, runs_of_slices
 from encoders.validation import ndcg_at_10, plan_validation, validation_ndcg
 from encoders.vocabulary import FIRST_NAME_ROW
 from tests.encoders.cases import histories_of, made_up_model
+from tests.examples import examples
 
 EDGES_MS = (1000, 2000)
 
@@ -222,7 +223,7 @@ def test_ndcg_by_hand() -> None:
 
 
 @pytest.mark.parametrize("merge", ["decayed", "concat", "tokens"])
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(histories=any_histories())
 def test_validation_equals_a_plain_ranking(merge: MergeKind, histories: TrainingHistories) -> None:
     """The incremental, length-sorted walk against the training path's own vectors, ranked one by one."""

@@ -11,11 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import AutoModel
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from encoders.image import (
     MAX_FILE_BYTES,
@@ -28,6 +26,7 @@ from encoders.image import (
 from encoders.pretrained import PretrainedModelError
 from encoders.vector_cache import VectorCache
 from tests.encoders.pretrained_cases import bert_folder, vit_folder, vit_processor
+from tests.examples import examples
 
 
 def _picture(width: int, height: int, seed: int = 0, mode: str = "RGB") -> Image.Image:
@@ -54,6 +53,8 @@ def test_pixels_are_those_of_the_library(vit: Path, size: tuple[int, int]) -> No
 
 @pytest.mark.parametrize("size", [(32, 32), (50, 41), (41, 50), (24, 90)])
 def test_cropped_pixels_are_those_of_the_library(tmp_path: Path, size: tuple[int, int]) -> None:
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
     processor = CLIPImageProcessorPil(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24})
     processor.save_pretrained(tmp_path)
     preparation = Preparation.parse(json.loads((tmp_path / "preprocessor_config.json").read_bytes()))
@@ -71,6 +72,8 @@ def test_a_vector_is_the_mean_state_of_the_picture_alone(vit: Path, tmp_path: Pa
         _picture(30 + number, 40, number).save(paths[-1])
 
     vectors, refused = TransformerImages.load(str(vit)).encode(paths)
+
+    from transformers import AutoModel
 
     model = AutoModel.from_pretrained(vit).eval()
     assert refused == {}
@@ -137,7 +140,7 @@ def test_transparency_lies_on_white_and_cameras_are_turned() -> None:
     assert open_picture(buffer.getvalue()).size == (10, 20)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "BMP"]))
 def test_spoilt_files_never_end_in_anything_but_a_refusal(seed: int, kind: str) -> None:
     buffer = io.BytesIO()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -24,6 +24,7 @@ from encoders.item_features import (
 )
 from encoders.items import ItemTower, PartDropout
 from encoders.words import hashed_bucket
+from tests.examples import examples
 
 DIM = 8
 NOTHING = ItemContent()
@@ -179,7 +180,7 @@ def test_saved_weights_bring_the_features_along() -> None:
         assert torch.equal(again.table(), tower.table())
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.lists(st.integers(0, 7), min_size=1, max_size=12))
 def test_embed_is_the_table_for_any_rows(rows: list[int]) -> None:
     tower = _tower().eval()

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
@@ -25,6 +24,7 @@ from stream_app.offline import history_slices
 from stream_app.records import Event
 from stream_app.settings import parse_settings
 from stream_app.training import train_encoder, training_histories, vocabulary_before
+from tests.examples import examples
 
 SETTINGS = parse_settings({"slice_events": 6, "event_types": {"click": 1.0, "purchase": 3.0}})
 START_MS = 1_700_000_000_000
@@ -108,7 +108,7 @@ def expected() -> tuple[object, ...]:
     return learned_from(PAST)
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@examples(40)
 @given(later_events)
 def test_nothing_later_is_learned_from(
     expected: tuple[object, ...], drawn: Sequence[tuple[str, str, str, int]]
@@ -117,7 +117,7 @@ def test_nothing_later_is_learned_from(
 
 
 @pytest.mark.slow
-@hypothesis_settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(8)
 @given(later_events)
 def test_the_weights_are_the_same_whatever_comes_later(drawn: Sequence[tuple[str, str, str, int]]) -> None:
     assert weights_of(train([*PAST, *future_of(drawn)])) == weights_of(train(PAST))

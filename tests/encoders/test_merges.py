@@ -30,6 +30,7 @@ from stream_app.slice_encoding import encode_slices, merge_of
 from stream_app.stages.encoding import KEEP_REPAIRABLE
 from stream_app.stages.merging import UserMemory
 from tests.encoders.cases import histories_of, made_up_model, random_batch
+from tests.examples import examples
 
 KINDS: tuple[MergeKind, ...] = get_args(MergeKind)
 TOLERANCE = 2e-5
@@ -173,7 +174,7 @@ def replace_before(records: Sequence[SliceRecord], num_events: int) -> list[Slic
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=12, deadline=None)
+@examples(12)
 @given(num_slices=st.integers(2, 9), seed=st.integers(0, 99), late=st.data())
 def test_a_repair_equals_never_having_been_wrong(
     folders: Path, kind: MergeKind, num_slices: int, seed: int, late: st.DataObject

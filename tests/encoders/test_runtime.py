@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from encoders.block_stages import CPU_BLOCK_SIZES, BlockStages, blocks
@@ -17,6 +17,7 @@ from encoders.contract import SliceBatch, SliceEncoder
 from encoders.reference import ReferenceEncoder
 from encoders.runtime import SliceEncoderRuntime
 from tests.encoders.cases import made_up_model, random_batch, rows_of_batch
+from tests.examples import examples
 
 NUM_SLICES = 200
 
@@ -48,7 +49,7 @@ def test_agrees_with_the_oracle(runtime: SliceEncoderRuntime, model_folder: Path
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(rows=st.lists(st.integers(0, NUM_SLICES - 1), max_size=150))
 def test_a_row_does_not_depend_on_its_batch(runtime: SliceEncoderRuntime, rows: list[int]) -> None:
     batch = random_batch(NUM_SLICES, seed=3)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModel, AutoTokenizer
 
 from encoders.pretrained import PretrainedModelError
 from encoders.text import TransformerText, batches_by_length
@@ -30,6 +29,8 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _slow_vector(folder: Path, text: str) -> np.ndarray:
     """The mean over one text's states, computed alone by the library's own classes."""
+    from transformers import AutoModel, AutoTokenizer
+
     ids = AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
     if not ids:
         return np.zeros(32, dtype=np.float32)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from encoders.sasrec import SasrecConfig
@@ -19,6 +19,7 @@ from stream_app.evaluation.questions import UNKNOWN_ROW, Histories, Question
 from stream_app.evaluation.statistics import POOL_ITEMS, DecayedPopularity, Statistic, Transitions
 from stream_app.records import Event
 from tests.evaluation.cases import event, logs, walked_log
+from tests.examples import examples
 
 PAST = walked_log(120, num_items=7, num_users=6, seed=4)
 FROZEN = histories_of(PAST)
@@ -79,7 +80,7 @@ def check_order(order: list[int], ranks: dict[int, float], num_ranked: int) -> N
         assert rank == sum(other <= rank for other in ranked)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(st.data())
 def test_orders_and_ranks_agree_and_leave_out_what_was_seen(maker: Callable[[], Baseline], data: st.DataObject) -> None:
     asked(maker(), data.draw(logs(max_size=15)))
@@ -113,7 +114,7 @@ def slow_shares(events: Sequence[Event], half_life_s: float, rows: Histories, nu
     return [value / sum(sums) for value in sums]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(logs(), st.sampled_from([1800.0, 86400.0]))
 def test_popularity_is_the_decayed_number_of_users(events: list[Event], half_life_s: float) -> None:
     popularity, histories = DecayedPopularity(half_life_s), Histories()

@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from stream_app.evaluation.baselines import Panel, Popularity
 from stream_app.evaluation.judging import OURS, Findings, Lists, prequential, temporal
 from stream_app.evaluation.statistics import DecayedPopularity
 from stream_app.records import Event
 from tests.evaluation.cases import MINUTE_MS, event, logs
+from tests.examples import examples
 
 FOREVER_S = 1e12
 
@@ -117,7 +118,7 @@ def test_what_the_first_items_are_like() -> None:
     assert found.shown == {2}
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(logs())
 def test_what_comes_after_a_target_does_not_change_its_ranks(events: list[Event]) -> None:
     from_ms = events[len(events) // 2].ts
@@ -126,7 +127,7 @@ def test_what_comes_after_a_target_does_not_change_its_ranks(events: list[Event]
     assert repr(whole.answers["counts"].ranks[: len(cut.targets)]) == repr(cut.answers["counts"].ranks)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(logs())
 def test_one_list_depends_on_the_past_alone(events: list[Event]) -> None:
     from_ms = events[len(events) // 2].ts

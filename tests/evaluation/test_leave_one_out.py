@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from encoders.training_config import TrainConfig
 from stream_app.errors import LogFormatError
@@ -18,6 +18,7 @@ from stream_app.evaluation.statistics import DecayedPopularity
 from stream_app.records import Event
 from stream_app.settings import Settings
 from tests.evaluation.cases import event, logs, walked_log
+from tests.examples import examples
 
 
 def test_the_last_new_item_is_held_out_and_what_follows_it_is_left_out() -> None:
@@ -27,7 +28,7 @@ def test_the_last_new_item_is_held_out_and_what_follows_it_is_left_out() -> None
     assert [(one.user_id, one.item_id, one.ts) for one in held.taken] == [("a", "q", held.split_ms)]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(logs())
 def test_every_held_out_item_is_new_to_its_user_and_comes_after_all_else(log: list[Event]) -> None:
     held = hold_out(log)

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream_app.faustkit.changelog import INPUT_HEADER, OWNER_HEADER, ChangelogFold, RecoveryError
 from stream_app.faustkit.run import Run
 from stream_app.faustkit.store import PartitionStore, Stored, StoreMemory, seal
+from tests.examples import examples
 
 Entry = tuple[bytes, Stored | None]
 
@@ -57,7 +58,7 @@ def store(tmp_path: Path) -> Iterator[PartitionStore]:
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)  # files are written
+@examples(150)  # files are written
 @given(runs=st.lists(st.lists(ENTRIES, min_size=1), min_size=1), num_before=st.integers(0, 3), is_bulk=st.booleans())
 @example(
     runs=[[(b"a", Stored(4, b"new"))], [(b"b", Stored(1, b""))], [(b"a", Stored(2, b"late"))]],

@@ -15,12 +15,13 @@ import faust
 import pytest
 import rocksdict
 from faust.stores import rocksdb as stock
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.faustkit import AppConfig, BatchApp, store
 from stream_app.faustkit.store import PartitionStore, Stored, StoreMemory, open_or_quarantine, seal
 from stream_app.faustkit.table import PartitionedStore
+from tests.examples import examples
 
 MEMORY_BYTES = 8 * 1024 * 1024
 NUM_WRITES = 60
@@ -222,7 +223,7 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(cut=st.floats(0, 1), is_torn=st.booleans())
 def test_a_cut_log_leaves_an_earlier_state_that_knows_how_old_it_is(
     crashed: Path, tmp_path_factory: pytest.TempPathFactory, cut: float, is_torn: bool

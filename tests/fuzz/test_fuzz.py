@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.records import Event
+from tests.examples import examples
 from tests.fuzz.run import seconds_of_each
 from tests.fuzz.seeds import SEEDS
 from tests.fuzz.targets import NOW_MS, REASONS, TARGETS, TYPES, event_target, log_target, record_target
@@ -63,20 +64,20 @@ def _written(value: Any) -> bytes:
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(lines())
 def test_every_record_is_an_event_a_tick_or_refused_by_name(line: bytes) -> None:
     event_target(line)
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(lines(), max_size=12))
 def test_every_log_is_accounted_for(log: list[bytes]) -> None:
     log_target(b"\n".join(log))
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.binary(max_size=80) | st.sampled_from([seed for seeds in SEEDS.values() for seed in seeds]), st.data())
 def test_any_bytes_are_a_record_or_none(seed: bytes, data: st.DataObject) -> None:
     changed = bytearray(seed)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from index import build_index
 from index.contract import Float32Array, inner_products
 from index.exact import ExactIndex
 from index.live import LiveIndex
+from tests.examples import examples
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +46,7 @@ def assert_same_answers(fast: LiveIndex, oracle: ExactIndex, queries: Float32Arr
 
 
 @given(operations)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@examples(150, derandomize=True)
 def test_any_operations_give_the_same_answers(steps: list[tuple[str, object]]) -> None:
     fast, oracle = fast_index(DIM), ExactIndex(DIM, "r1")
     for verb, argument in steps:

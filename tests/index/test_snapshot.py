@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from index import ItemAttributes, ItemFilter, ItemIndex, LiveIndex
@@ -22,6 +22,7 @@ from index.exact import ExactIndex
 from index.snapshot import load, load_newest, save
 from index.snapshot_files import FILES, read_contents, write_contents
 from tests.bench.common import ROOT
+from tests.examples import examples
 from tests.index.cases import CASES, DIM, names, prepare, settle, vectors
 
 
@@ -80,7 +81,7 @@ any_text = st.text(st.characters(codec=None), min_size=1, max_size=12)
 
 
 @given(st.lists(any_text, unique=True, max_size=12), st.sets(any_text, max_size=4))
-@settings(deadline=None, max_examples=60, derandomize=True)
+@examples(60, derandomize=True)
 def test_any_text_comes_back(tmp_path_factory: pytest.TempPathFactory, ids: list[str], categories: set[str]) -> None:
     folder = tmp_path_factory.mktemp("texts")
     told = {item_id: ItemAttributes(frozenset(categories)) for item_id in ids[::2]}

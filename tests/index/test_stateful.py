@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -23,6 +23,7 @@ from index import ItemAttributes, ItemFilter, LiveIndex
 from index.contract import NO_ATTRIBUTES, Float32Array, inner_products
 from index.snapshot import load, save
 from index.structures import FlatStructure
+from tests.examples import examples
 from tests.index.cases import CASES, DIM, names
 
 pytestmark = pytest.mark.slow
@@ -141,9 +142,7 @@ class LifeCycle(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
-many = settings(
-    max_examples=120, stateful_step_count=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+many = examples(120, stateful_step_count=30, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.slow

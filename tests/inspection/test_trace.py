@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.inspection.trace import FULL, GAP, SILENCE, SPAN, Trace, trace
@@ -14,6 +14,7 @@ from stream_app.records import ActivityRecord, Event, SliceRecord
 from stream_app.settings_rules import clean_rules, sequence_stage
 from stream_app.stages.intake import read_record, take_record
 from stream_app.stages.sequence import KeptHistory
+from tests.examples import examples
 from tests.inspection.cases import SETTINGS, USERS, Raw, broken, click, log_of, raws, tick
 
 
@@ -40,7 +41,7 @@ def by_the_role(records: Sequence[Raw], user_id: str) -> tuple[list[SliceRecord]
     return slices, activity
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(raws())
 def test_a_user_alone_is_the_user_among_all(records: list[Raw]) -> None:
     for user_id in USERS:
@@ -52,7 +53,7 @@ def test_a_user_alone_is_the_user_among_all(records: list[Raw]) -> None:
         assert made.closed_by.keys() == closed
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(raws(), st.integers(0, 80))
 def test_as_of_a_time_nothing_later_counts(records: list[Raw], until_ms: int) -> None:
     for user_id in USERS:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.inspection.vectors import in_order, merge_shares
 from stream_app.records import SliceEvent, SliceRecord
 from stream_app.stages.merging import DecayedSums, MergedSlice, UserMemory, take_slice
+from tests.examples import examples
 
 HOUR_MS = 3_600_000
 HALF_LIVES_MS = np.array([HOUR_MS, 24 * HOUR_MS], dtype=np.float64)
@@ -35,7 +36,7 @@ def test_weights_count_and_a_slice_alone_is_everything() -> None:
     assert merge_shares([5], [2.0], HALF_LIVES_MS).tolist() == [[1.0, 1.0]]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     st.lists(
         st.tuples(st.integers(0, 100 * HOUR_MS), st.sampled_from([0.5, 1.0, 3.0]), st.integers(-9, 9)),

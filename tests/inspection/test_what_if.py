@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.inspection.what_if import activity_change, count_again, without_places
 from stream_app.records import ActivityRecord, TrendRecord
 from stream_app.stages.trend import TrendStage
+from tests.examples import examples
 from tests.stages.trend_cases import NUM_SOURCES, RULE, SOURCES, Source, interleaved
 
 
@@ -26,7 +27,7 @@ def published(activity: Source, epoch: int) -> dict[str, TrendRecord]:
     return {record.item_id: record for record in folded if record.epoch <= epoch}
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(SOURCES, st.integers(0, 1000), st.integers(0, 20))
 def test_counting_again_gives_what_was_published(sources: tuple[Source, ...], seed: int, epoch: int) -> None:
     activity = interleaved(sources, seed)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.faustkit import OutRecord, Run
 from stream_app.monitoring.append_times import APPENDED_HEADER, carry_on, oldest_carried, oldest_live
 from stream_app.records import MARK_KEY, STRICT_HEADER, TICK_HEADER
+from tests.examples import examples
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -19,7 +20,7 @@ def run_of(times_ms: list[int], headers: list[Headers]) -> Run:
 
 
 @given(st.lists(st.integers(0, 2**42), min_size=1, max_size=8))
-@settings(max_examples=20)
+@examples(20)
 def test_the_oldest_live_event_counts_and_foreign_headers_do_not(times_ms: list[int]) -> None:
     headers: list[Headers] = [[("traceparent", b"00-1")] for _ in times_ms]
     assert oldest_live(run_of(times_ms, headers)) == sorted(times_ms)[0]
@@ -31,7 +32,7 @@ def test_a_replay_has_no_append_times() -> None:
 
 
 @given(st.lists(st.none() | st.integers(0, 2**42), min_size=1, max_size=8))
-@settings(max_examples=20)
+@examples(20)
 def test_what_is_carried_on_is_found_again(times_ms: list[int | None]) -> None:
     headers: list[Headers] = []
     for time_ms in times_ms:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.planning.measured import KafkaFigures, Measured, MeasuredFigures, RoleFigures, load_measured
@@ -23,6 +23,7 @@ from stream_app.planning.sizing import (
     plan_for,
 )
 from stream_app.roles import ROLES, SINGLE_ROLES
+from tests.examples import examples
 
 ROOT = Path(__file__).parents[2]
 LOADS = st.builds(
@@ -71,7 +72,7 @@ def test_the_role_that_cannot_be_divided_is_named() -> None:
 
 
 @given(LOADS)
-@settings(max_examples=25)
+@examples(25)
 def test_more_of_anything_never_needs_less(load: Load) -> None:
     measured = simple(0.5)
     plan = plan_for(load, measured)
@@ -86,7 +87,7 @@ def test_more_of_anything_never_needs_less(load: Load) -> None:
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=6))
-@settings(max_examples=25)
+@examples(25)
 def test_partitions_are_the_least_power_of_two_that_lets_workers_double(workers: list[int]) -> None:
     found = partitions_for(workers)
     assert found >= max(4, 2 * max(workers))

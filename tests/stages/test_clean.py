@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.errors import SettingsError
@@ -18,6 +18,7 @@ from stream_app.settings_rules import clean_rules
 from stream_app.stages import clean
 from stream_app.stages.clean import CleanRules, clean_event, clean_thoroughly
 from stream_app.stages.strict_json import SHOWN_CHARS, Rejection, shown
+from tests.examples import examples
 
 NOW_MS = 1_717_171_717_000
 RULES = CleanRules(event_types={"click": 1.0, "purchase": 3.0}, max_future_ms=1000)
@@ -239,19 +240,19 @@ def almost_events(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(almost_events(), st.sampled_from([b"ann", b"", b"x" * 257, None]))
 def test_both_paths_agree_on_nearly_good_events(value: bytes, key: bytes | None) -> None:
     assert isinstance(cleaned(value, key), (Event, Rejection))
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.one_of(st.none(), st.binary(max_size=300)), st.one_of(st.none(), st.binary(max_size=300)))
 def test_any_bytes_give_an_answer(key: bytes | None, value: bytes | None) -> None:
     assert isinstance(cleaned(value, key), (Event, Rejection))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(almost_events())
 def test_a_cleaned_event_cleans_to_itself(value: bytes) -> None:
     answer = cleaned(value)
@@ -282,7 +283,7 @@ FIELD_MAP = {"user_id": "visitor", "ts": "time", "price": "user_id"}
 MAPPED = CleanRules(event_types=RULES.event_types, max_future_ms=1000, field_map=FIELD_MAP)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(almost_events())
 def test_a_mapped_event_is_the_same_event(value: bytes) -> None:
     plain = clean_event(b"ann", value, NOW_MS, RULES)

@@ -8,11 +8,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.stages import learning
 from stream_app.stages.learning import KEPT_CHOICES, Example, Scorer, ScorerState, initial_state, learn, sample, scores
+from tests.examples import examples
 
 NAMES = ["first", "second", "noise", "user"]
 BLANK = Scorer(feature_names=NAMES, weights=[0.0] * len(NAMES))
@@ -155,7 +156,7 @@ def test_a_feature_that_never_varies_does_no_harm() -> None:
 
 
 @given(st.integers(1, 120), st.integers(0, 30), st.integers(0, 10**6))
-@settings(max_examples=50)
+@examples(50)
 def test_a_sample_keeps_the_chosen_and_no_row_twice(num_candidates: int, max_negatives: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
     features_CF = np.round(generator.standard_normal((num_candidates, 5)), 1)
@@ -190,7 +191,7 @@ def test_a_sample_has_what_each_feature_puts_first() -> None:
 
 
 @given(st.integers(1, 60))
-@settings(max_examples=20)
+@examples(20)
 def test_a_score_does_not_depend_on_other_candidates(num_candidates: int) -> None:
     scorer = learning.scorer_of(learned(choices(16, 100, np.ones(4))))
     features_CF = np.random.default_rng(0).standard_normal((60, 4))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, make_mocked_request
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.records import Event
@@ -32,6 +32,7 @@ from stream_app.web.server import address_of
 from stream_app.web.sessions import session_slices
 from stream_app.web.streams import MAX_WAITING, Streams, event_bytes
 from stream_app.web.why import MIN_WEIGHT, NUM_ITEMS, Recent, explain
+from tests.examples import examples
 
 # ---------------------------------------------------------------- why
 
@@ -52,7 +53,7 @@ def test_without_own_items_there_is_no_reason() -> None:
     assert (why.items, why.slices) == ([], [])
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.integers(0, 6), st.integers(0, 3), st.integers(0, 2**32 - 1))
 def test_reasons_are_few_in_order_and_above_the_floor(num_recent: int, num_listed: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
@@ -105,7 +106,7 @@ def test_of_several_events_the_bad_one_is_named_and_none_is_sent(wrong: dict[str
 # ---------------------------------------------------------------- sessions
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(st.lists(st.integers(0, 10**8), min_size=1, max_size=40))
 def test_a_session_is_cut_as_the_stream_cuts_it(times_ms: list[int]) -> None:
     given = Settings()

@@ -7,7 +7,7 @@ import importlib
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from encoders.words import words_of
@@ -21,9 +21,10 @@ from stream_app.web.state.catalogue import PREFIX_CHARS, Catalogue
 from stream_app.web.state.dead_letters import EXCERPT_CHARS, MAX_KEPT, DeadLetters
 from stream_app.web.state.lists import KEPT_S, KeptAnswer, NewestLists
 from stream_app.web.state.users import MAX_SLICES, NewestUsers, SeenSlice, slices_of
+from tests.examples import examples
 from tests.web.cases import NOW_MS, run_of, slice_value, vector_value
 
-FEW = settings(max_examples=40)
+FEW = examples(40)
 
 
 @pytest.mark.parametrize("name", ["security", "buckets", "streams", "state.bounded", "api.recommendations"])
