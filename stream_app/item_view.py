@@ -16,7 +16,7 @@ from index.contract import ItemIndex
 from stream_app.faustkit import Follower, Run
 from stream_app.item_contents import read_item
 from stream_app.item_search import tell_availability
-from stream_app.records import ItemVectorRecord, VectorsCompleteRecord, unpack_vector
+from stream_app.records import Item, ItemVectorRecord, VectorsCompleteRecord, unpack_vector
 from stream_app.stages.clean import Rejection
 from stream_app.stages.listing import index_version
 
@@ -41,6 +41,8 @@ NO_VECTOR = "no vector record"
 
 OnRefused = Callable[[Run, int, str], None]
 """Told of a record that did not enter the index: its run, its place there, and the reason."""
+
+Tell = Callable[[ItemIndex, Mapping[str, Item | None]], None]
 
 _ITEM_VECTOR = msgspec.json.Decoder(ItemVectorRecord)
 _VECTORS_COMPLETE = msgspec.json.Decoder(VectorsCompleteRecord)
@@ -81,10 +83,19 @@ class ItemView:
         index: An empty index of the release.
         num_partitions: Partitions of `item-vectors`.
         on_refused: Told of each vector that is refused.
+        tell: Tells the index what the catalogue says of items, by id, None for those that are deleted; by default only
+            whether they are available.
     """
 
-    def __init__(self, index: ItemIndex, num_partitions: int, on_refused: OnRefused = take_no_note) -> None:
+    def __init__(
+        self,
+        index: ItemIndex,
+        num_partitions: int,
+        on_refused: OnRefused = take_no_note,
+        tell: Tell | None = None,
+    ) -> None:
         self.index = index
+        self._tell = tell or _tell_availability
         self.refused: Counter[str] = Counter()
         self._on_refused = on_refused
         self._num_partitions = num_partitions
@@ -238,15 +249,22 @@ class ItemView:
         return refused
 
     def _take_items(self, run: Run) -> None:
-        news: dict[str, bool] = {}
+        news: dict[str, Item | None] = {}
         for key, value in zip(run.keys, run.values, strict=True):
             read = read_item(key, value)
             if not isinstance(read, Rejection):  # the encode role makes a dead letter of it
-                item_id, item = read
-                news[item_id] = item is not None and item.available
-        self._available |= news
+                news.update([read])
+        self._available |= {item_id: _may_be_listed(item) for item_id, item in news.items()}
         self.num_item_changes += 1
-        tell_availability(self.index, news)
+        self._tell(self.index, news)
         self._read_offsets[run.partition] = run.next_offset
         self._next_offsets[run.partition] = max(run.next_offset, self._next_offsets.get(run.partition, 0))
         self._items_read.set()
+
+
+def _tell_availability(index: ItemIndex, items: Mapping[str, Item | None]) -> None:
+    tell_availability(index, {item_id: _may_be_listed(item) for item_id, item in items.items()})
+
+
+def _may_be_listed(item: Item | None) -> bool:
+    return item is not None and item.available

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -31,17 +32,25 @@ class ListQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     max_price: Annotated[float, Meta(ge=0, le=MAX_PRICE, description="only items that cost at most this")] | None = None
     why: Annotated[int, Meta(ge=0, le=1, description="1: say what leads to each item")] = 0
 
+    @property
+    def is_filtered(self) -> bool:
+        """Whether some items may not be answered."""
+        return self.category is not None or self.max_price is not None
+
 
 def kept(held: Held, lines: list[RankedItem], query: ListQuery) -> list[RankedItem]:
     """The lines that a query lets through, as many as it asks for."""
-    if query.category is None and query.max_price is None:
+    if not query.is_filtered:
         return lines[: query.count]
-    return [line for line in lines if _fits(held.catalogue, line.item_id, query)][: query.count]
+    return [line for line in lines if fits(held.catalogue, line.item_id, query)][: query.count]
 
 
-def list_answer(held: Held, made: Recommendation, query: ListQuery, *, user_id: str | None) -> ListAnswer:
-    """A list as it is answered."""
-    items = [listed_item(held, line) for line in kept(held, made.items, query)]
+def list_answer(
+    held: Held, made: Recommendation, query: ListQuery, *, user_id: str | None, added: Sequence[RankedItem] = ()
+) -> ListAnswer:
+    """A list as it is answered, `added` behind its own items."""
+    published = kept(held, made.items, query)
+    items = [listed_item(held, line) for line in (*published, *added)]
     if query.why and user_id is not None:
         items = _with_why(held, items, recent_of(held, user_id))
     return ListAnswer(
@@ -54,17 +63,20 @@ def list_answer(held: Held, made: Recommendation, query: ListQuery, *, user_id: 
         age_ms=0,
         has_vector=made.has_vector,
         items=items,
+        num_published=len(published) if query.is_filtered else msgspec.UNSET,
     )
 
 
-def popular_answer(held: Held, user_id: str, query: ListQuery) -> ListAnswer | None:
-    """What is popular, for a user without a list; None where nothing is known of any item."""
-    # Enough to choose from where most is filtered out.
+def popular_lines(held: Held) -> list[RankedItem]:
+    """What is popular and available, most popular first; more than any answer has, to choose from where most is
+    filtered out."""
     popular = held.trends.popular(10 * MAX_COUNT)
     available = [item_id for item_id in popular if held.item_view.is_available(item_id)]
-    lines = [RankedItem(item_id=item_id, score=0.0, sources=["popular"]) for item_id in available]
-    if not lines:
-        return None
+    return [RankedItem(item_id=item_id, score=0.0, sources=["popular"]) for item_id in available]
+
+
+def popular_answer(held: Held, user_id: str, lines: Sequence[RankedItem]) -> ListAnswer:
+    """What is popular, for a user without a list: these lines."""
     return ListAnswer(
         user_id=user_id,
         recommendation_id="",
@@ -74,7 +86,7 @@ def popular_answer(held: Held, user_id: str, query: ListQuery) -> ListAnswer | N
         scorer_epoch=-1,
         age_ms=0,
         has_vector=False,
-        items=[listed_item(held, line) for line in kept(held, lines, query)],
+        items=[listed_item(held, line) for line in lines],
         fallback="popular",
     )
 
@@ -120,7 +132,8 @@ def _with_why(held: Held, items: list[ListedItem], recent: Recent) -> list[Liste
     return [msgspec.structs.replace(item, why=why) for item, why in zip(items, reasons, strict=True)]
 
 
-def _fits(catalogue: Catalogue, item_id: str, query: ListQuery) -> bool:
+def fits(catalogue: Catalogue, item_id: str, query: ListQuery) -> bool:
+    """Whether a query lets an item through."""
     item = catalogue.get(item_id)
     if item is None:
         return False

@@ -51,8 +51,10 @@ class ListAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A ranked list.
 
     `age_ms` is how long ago this answer was put together; that is done anew when its list or the catalogue changes.
-    `fallback` names what stands in where the user has no list; the list then has no id. `freshness_ms` (streams only)
-    is the time from the event's arrival at this server to the list's.
+    `num_published` comes with filters: so many of the items, the first ones, are of the published list; the others were
+    added, by the user's vector (source `index`), then by popularity (`popular`), then the catalogue's newest
+    (`catalogue`). `fallback` names what stands in where the user has no list; the list then has no id. `freshness_ms`
+    (streams only) is the time from the event's arrival at this server to the list's.
     """
 
     user_id: str | None
@@ -64,6 +66,7 @@ class ListAnswer(msgspec.Struct, frozen=True, kw_only=True):
     age_ms: int
     has_vector: bool
     items: list[ListedItem]
+    num_published: int | msgspec.UnsetType = msgspec.UNSET
     fallback: str | msgspec.UnsetType = msgspec.UNSET
     freshness_ms: float | msgspec.UnsetType | None = msgspec.UNSET
 

@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn, Self, TypeVar
 from index import build_index
 from stream_app import topics
 from stream_app.faustkit import Follower
+from stream_app.item_search import tell_items
 from stream_app.item_view import ItemView
 from stream_app.kafka import connection
 from stream_app.settings import Settings
@@ -178,10 +179,11 @@ class Service:
 def _held(settings: Settings, flow: Flow) -> Held:
     model = model_facts(settings)
     trends = topics.prefixed(settings.prefix, topics.ITEM_TRENDS)
+    index = build_index(settings.index_kind, model.dim, model.release)
     return Held(
         settings=settings,
         model=model,
-        item_view=ItemView(build_index(settings.index_kind, model.dim, model.release), settings.partitions),
+        item_view=ItemView(index, settings.partitions, tell=tell_items),
         trends=HeldTrends(connection(settings), trends, settings.partitions, trend_rule(settings)),
         flow=flow,
         lists=NewestLists(settings.serve_users),

@@ -61,11 +61,19 @@ def test_lists_with_titles_filters_and_reasons(settings: Settings) -> None:
             assert found["user_id"] == user_id
             assert ids(found) == ["b", "c", "a"]
             assert [item["title"] for item in found["items"]][1] == "<img src=x onerror=alert(1)>"
-            assert "fallback" not in found and "why" not in found["items"][0]
+            assert "fallback" not in found and "num_published" not in found and "why" not in found["items"][0]
         assert ids(await client.good("/recommendations/ann?count=1")) == ["b"]
         assert ids(await client.good("/recommendations/ann?category=hero")) == ["c", "a"]
         assert ids(await client.good("/recommendations/ann?category=film")) == ["a"]
         assert ids(await client.good("/recommendations/ann?max_price=8")) == ["a"]
+        filtered = await client.good("/recommendations/ann?category=hero")
+        assert (filtered["num_published"], filtered["recommendation_id"]) == (2, "id-0")
+        # Who has no list gets what is popular, and then what else there is.
+        others = await client.good("/recommendations/nobody?category=hero")
+        assert [(item["item_id"], item["sources"]) for item in others["items"]] == [
+            ("a", ["popular"]),
+            ("c", ["catalogue"]),
+        ]
         reasons = (await client.good("/recommendations/ann?why=1"))["items"][0]["why"]
         # Its own vector is nearest to b; and half of the touches of a were followed by b.
         assert reasons["items"][0] == {"item_id": "b", "title": "The Iron Giant (1999)", "weight": 1.0}

@@ -11,9 +11,18 @@ import msgspec
 from aiohttp import web
 
 from stream_app.topics import RECOMMENDATIONS, prefixed
-from stream_app.web.answering import LIST, ListQuery, list_answer, list_event, popular_answer
+from stream_app.web.answering import (
+    LIST,
+    ListQuery,
+    kept,
+    list_answer,
+    list_event,
+    popular_answer,
+    popular_lines,
+)
 from stream_app.web.answers import ListAnswer
 from stream_app.web.calls import Call
+from stream_app.web.filtering import added_lines
 from stream_app.web.histories import slice_event
 from stream_app.web.problems import Problem
 from stream_app.web.service import Service
@@ -27,15 +36,18 @@ _AGE: Final = b'"age_ms":0,'
 async def of_user(call: Call) -> bytes:
     """The newest list of a user."""
     held, asked = call.service.held, call.request.raw_path
-    if (kept := kept_answer(held, asked)) is not None:
-        return kept
+    if (ready := kept_answer(held, asked)) is not None:
+        return ready
     user_id, query = call.id_in_path("user_id"), call.query(ListQuery)
     value = held.lists.get(user_id) or await _looked_up(call.service, user_id)
     if value is None:
-        return msgspec.json.encode(_popular(call.service, user_id, query))
-    body = msgspec.json.encode(list_answer(held, LIST.decode(value), query, user_id=user_id))
-    holds_s = KEPT_S if query.why else math.inf  # else it is made of its list and the catalogue alone
-    held.lists.keep(asked, KeptAnswer(user_id, value, held.catalogue.version, time.monotonic(), body, holds_s))
+        return msgspec.json.encode(await _popular(call.service, user_id, query))
+    made, catalogue = LIST.decode(value), held.catalogue.version
+    added = await added_lines(call.service, user_id, made.items, query)
+    body = msgspec.json.encode(list_answer(held, made, query, user_id=user_id, added=added))
+    # Else it is made of its list and the catalogue alone.
+    holds_s = KEPT_S if query.why or query.is_filtered else math.inf
+    held.lists.keep(asked, KeptAnswer(user_id, value, catalogue, time.monotonic(), body, holds_s))
     return body
 
 
@@ -76,15 +88,16 @@ async def _looked_up(service: Service, user_id: str) -> bytes | None:
     return lists.get(user_id)
 
 
-def _popular(service: Service, user_id: str, query: ListQuery) -> ListAnswer:
-    answer = popular_answer(service.held, user_id, query)
-    if answer is None:
+async def _popular(service: Service, user_id: str, query: ListQuery) -> ListAnswer:
+    lines = popular_lines(service.held)
+    if not lines:
         raise Problem(
             404,
             f"There is no list of the user {user_id!r}, and nothing is known yet of what is popular.",
             mend="send events with POST /events, and see with /flow that the roles follow",
         )
-    return answer
+    added = await added_lines(service, user_id, lines, query)
+    return popular_answer(service.held, user_id, [*kept(service.held, lines, query), *added])
 
 
 def _now(service: Service, user_id: str) -> Iterator[bytes]:
