@@ -24,6 +24,7 @@ from stream_app.records import (
     encode,
     pack_vector,
 )
+from tests.support import DEADLINE_S
 
 DIM = 4
 Record = tuple[bytes | None, bytes | None]
@@ -149,8 +150,8 @@ def test_lists_of_a_replay_wait_for_the_vectors_of_the_catalogue() -> None:
             await asyncio.sleep(0)
             assert not waiting.done()
         view._take_vectors(run([marker(9)], partition=1))
-        await asyncio.wait_for(waiting, 10)
-        await asyncio.wait_for(view.catch_up_vectors(), 10)
+        await asyncio.wait_for(waiting, DEADLINE_S)
+        await asyncio.wait_for(view.catch_up_vectors(), DEADLINE_S)
 
     asyncio.run(story())
 
@@ -165,7 +166,7 @@ def test_vectors_that_never_come_are_waited_for_once(
         view._take_items(item_run(0, 4))
         await view.catch_up_vectors()
         monkeypatch.setattr(item_view, "VECTORS_WAIT_S", 3600.0)
-        await asyncio.wait_for(view.catch_up_vectors(), 10)
+        await asyncio.wait_for(view.catch_up_vectors(), DEADLINE_S)
 
     with caplog.at_level(logging.WARNING):
         asyncio.run(story())

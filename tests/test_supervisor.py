@@ -18,8 +18,8 @@ from stream_app.restarts import RestartRule
 from stream_app.role_process import Worker
 from stream_app.settings import Settings
 from stream_app.supervisor import RoleEvent, RoleFailedError, Supervisor, workers_of
+from tests.support import DEADLINE_S
 
-DEADLINE_S = 20.0
 QUICK = RestartRule(first_delay_s=0.01, max_delay_s=0.02)
 
 STEADY = """

@@ -17,7 +17,7 @@ from stream_app.kafka import connection
 from stream_app.records import Item, encode
 from stream_app.settings import KafkaSettings, Settings
 from stream_app.topic_ends import TopicEnds
-from tests.support import create_topics, publish
+from tests.support import DEADLINE_S, create_topics, publish
 
 
 def new_view() -> ItemView:
@@ -44,7 +44,7 @@ def test_lists_wait_until_the_catalogue_is_read() -> None:
             await asyncio.sleep(0)
             assert not waiting.done()
         view._take_items(items_run(0, 2, [("a", False)]))
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, DEADLINE_S)
         assert [view.is_available(name) for name in "abcd"] == [False, False, False, True]
         await view.catch_up({0: 3, 1: 1})
 
@@ -60,7 +60,7 @@ def test_an_end_that_nothing_leads_to_is_not_waited_for_twice(
         view = new_view()
         await view.catch_up({0: 5, 1: 0})
         monkeypatch.setattr(item_view, "CATALOGUE_WAIT_S", 3600.0)
-        await asyncio.wait_for(view.catch_up({0: 5, 1: 0}), 10)
+        await asyncio.wait_for(view.catch_up({0: 5, 1: 0}), DEADLINE_S)
 
     with caplog.at_level(logging.WARNING):
         asyncio.run(story())

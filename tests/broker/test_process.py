@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from stream_app.broker.process import KafkaProcess
+from tests.support import DEADLINE_S
 
-DEADLINE_S = 20.0
 OBEDIENT = ["sleep", "600"]
 STUBBORN = ["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done"]
 

@@ -19,6 +19,7 @@ from encoders.contract import (
 from encoders.spec import ModelDims
 from encoders.vocabulary import Vocabulary, default_gap_edges_ms, gap_buckets
 from tests.encoders.cases import random_batch
+from tests.support import DEADLINE_S
 
 
 def test_vocabulary_rows() -> None:
@@ -91,5 +92,5 @@ def test_no_error_of_this_package_is_cured_by_waiting(error: type[EncoderError])
 
 def test_contract_and_spec_do_without_torch() -> None:
     code = "import sys, encoders.contract, encoders.spec; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=DEADLINE_S)
     assert done.stdout.strip() == "False"

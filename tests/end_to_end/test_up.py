@@ -14,6 +14,7 @@ import pytest
 
 from stream_app.demo import EVENTS_FILE, ITEMS_FILE
 from tests.end_to_end.conftest import NUM_EVENTS, Commands, last_json
+from tests.support import DEADLINE_S
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -32,7 +33,7 @@ def read_until(process: subprocess.Popen[str], name: str) -> list[dict[str, Any]
 def test_a_replay_adds_up_although_a_role_is_killed(commands: Commands, small_example: Path) -> None:
     up = commands.start("up", "--json", "--workers", "sequence=2")
     events = read_until(up, "all-ready")
-    with urllib.request.urlopen(events[-1]["page"] + "healthz", timeout=60) as answer:
+    with urllib.request.urlopen(events[-1]["page"] + "healthz", timeout=DEADLINE_S) as answer:
         assert json.load(answer) == {"status": "ok"}
     started = [event for event in events if event["event"] == "started"]
     assert [(event["role"], event["instance"]) for event in started] == [

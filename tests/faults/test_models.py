@@ -32,7 +32,7 @@ from tests.faults.feeds import ODD_TEXTS, START_MS, model_items
 from tests.faults.launcher import Trouble
 from tests.faults.rig import Rig, Sent
 from tests.faults.verify import check_audit
-from tests.support import wait_until
+from tests.support import DEADLINE_S, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -167,7 +167,7 @@ def test_odd_texts_do_not_steer_a_terminal(rig: Rig, arguments: tuple[str, ...])
         env=settings_environment(rig.settings, os.environ),
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=DEADLINE_S,
     )
     assert ran.returncode == 0, ran.stderr
     assert "用户七" in ran.stdout

@@ -11,9 +11,9 @@ from aiokafka.errors import KafkaError
 
 from stream_app.faustkit.recovery import recover
 from stream_app.faustkit.store import PartitionStore, Stored, StoreMemory, seal
-from tests.support import create_topics, delete_topics, publish, wait_until
+from tests.support import DEADLINE_S, create_topics, delete_topics, publish, wait_until
 
-LIMIT_S = 30.0
+LIMIT_S = DEADLINE_S
 """Recovery of a few records that takes longer waits for something that never comes."""
 
 Change = tuple[int, bytes, int | None, bytes]

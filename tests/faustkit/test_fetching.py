@@ -13,11 +13,10 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from stream_app.broker import EmbeddedBroker
 from stream_app.faustkit.fetching import RunConsumer
 from tests.faustkit.stage import remove_before
-from tests.support import create_topics, publish
+from tests.support import DEADLINE_S, create_topics, publish
 
 pytestmark = pytest.mark.kafka
 
-WITHIN_S = 30.0
 TOLD = re.compile(r"LOST: (\d+) records of \S+\[0\] \(offsets (\d+) to (\d+)\)")
 
 
@@ -40,7 +39,7 @@ class Reader:
 
     async def read_to(self, end: int) -> None:
         """Read until `end` is what comes next."""
-        async with asyncio.timeout(WITHIN_S):
+        async with asyncio.timeout(DEADLINE_S):
             while await self.consumer.position(self.tp) < end:
                 for run in (await self.consumer.getmany(timeout_ms=100)).get(self.tp, []):
                     self.seen.extend(run.offsets)

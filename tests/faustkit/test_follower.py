@@ -9,11 +9,9 @@ import pytest
 from stream_app.broker import EmbeddedBroker
 from stream_app.faustkit.follower import Follower
 from stream_app.faustkit.run import Run
-from tests.support import create_topics, publish
+from tests.support import DEADLINE_S, create_topics, publish
 
 pytestmark = pytest.mark.kafka
-
-LIMIT_S = 60.0
 
 
 class Heard:
@@ -52,7 +50,7 @@ def test_all_partitions_are_read_and_followed(broker: EmbeddedBroker, topic_pref
         await follower.stop()
         await publish(servers, [(topic, 1, b"k", b"nobody listens")])
 
-    asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))
+    asyncio.run(asyncio.wait_for(scenario(), DEADLINE_S))
     assert heard.values[0] == [b"%d" % n for n in range(0, 100, 2)]
     assert heard.values[1] == [*(b"%d" % n for n in range(1, 100, 2)), None]
 
@@ -67,7 +65,7 @@ def test_an_empty_topic_is_caught_up_with_at_once(broker: EmbeddedBroker, topic_
         await follower.wait_caught_up()
         await follower.stop()
 
-    asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))
+    asyncio.run(asyncio.wait_for(scenario(), DEADLINE_S))
 
 
 def test_a_partition_held_back_waits_while_the_others_go_on(broker: EmbeddedBroker, topic_prefix: str) -> None:
@@ -88,7 +86,7 @@ def test_a_partition_held_back_waits_while_the_others_go_on(broker: EmbeddedBrok
         await follower.wait_caught_up()
         await follower.stop()
 
-    asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))
+    asyncio.run(asyncio.wait_for(scenario(), DEADLINE_S))
     assert heard.values[0] == [b"0", b"2", b"4", b"6", b"8"]
 
 
@@ -114,5 +112,5 @@ def test_a_partition_held_back_later_stops_at_the_next_fetch(broker: EmbeddedBro
         await until(heard, 6)
         await follower.stop()
 
-    asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))
+    asyncio.run(asyncio.wait_for(scenario(), DEADLINE_S))
     assert heard.values[0] == [b"before", b"after"]

@@ -12,12 +12,13 @@ from stream_app.monitoring.endpoint import metrics_port, serving
 from stream_app.monitoring.role_metrics import RoleMetrics
 from stream_app.roles import ROLES
 from tests.monitoring.cases import value_of
+from tests.support import DEADLINE_S
 
 
 def fetched(address: tuple[str, int], path: str) -> tuple[int, str]:
     """Status and body of an answer."""
     try:
-        with urllib.request.urlopen(f"http://{address[0]}:{address[1]}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{address[0]}:{address[1]}{path}", timeout=DEADLINE_S) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

@@ -19,7 +19,7 @@ from stream_app.topics import EVENTS
 from tests.end_to_end.conftest import SAMPLE, Commands
 from tests.monitoring.cases import Samples, samples_of
 from tests.replay_cases import known_items
-from tests.support import publish, wait_until
+from tests.support import DEADLINE_S, publish, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -48,7 +48,7 @@ class Scrapes:
     def of(self, role: str) -> Samples:
         """All samples of a role."""
         port = metrics_port(self._first_port, role, 0)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_S) as answer:
             return samples_of(answer.read().decode())
 
     def value(self, role: str, name: str, **labels: str) -> float:

@@ -28,7 +28,7 @@ from stream_app.replay.readers import EventLog, open_log
 from stream_app.settings import KafkaSettings, Settings
 from stream_app.topic_reader import StoredRecord
 from tests.replay.test_producer import events_of
-from tests.support import read_all, wait_until
+from tests.support import DEADLINE_S, read_all, wait_until
 
 NUM_PARTITIONS = 2
 EPOCH_MS = 1000
@@ -261,7 +261,7 @@ def test_a_replay_that_is_killed_again_and_again_sends_every_event_once(
         process.communicate()
     assert num_events(settings) < total
     process = start_command(settings, path, "--resume")
-    facts = orjson.loads(process.communicate(timeout=60)[0])
+    facts = orjson.loads(process.communicate(timeout=DEADLINE_S)[0])
     assert process.returncode == 0
     assert (facts["events_in"], facts["users"]) == (total, 5)
     assert found_lanes(settings) == planned_lanes(open_log(path))
@@ -286,7 +286,7 @@ def test_the_terminal_can_stop_a_replay_and_let_it_go_on(
     process.send_signal(signal.SIGCONT)
     wait_until(lambda: num_events(settings) > sum(map(len, stopped)))
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=DEADLINE_S)
     facts = orjson.loads(output)
     assert facts["broken_off"] and Path(facts["place"]).is_file()
     found = found_lanes(settings)
@@ -303,7 +303,7 @@ def test_a_pause_of_the_command_ends_with_a_signal(broker: EmbeddedBroker, topic
     line = process.stderr.readline()
     assert line.startswith(b"paused after %d events; " % num_events(settings))
     process.send_signal(signal.SIGCONT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, "broken_off" in orjson.loads(output)) == (0, False)
     assert found_lanes(settings) == planned_lanes(open_log(path))
 
@@ -327,11 +327,11 @@ def test_a_replay_stands_still_at_the_time_asked_for(
 
         pauses = Pauses(at_ms, on_pause)
         replaying = asyncio.create_task(replay_log(log, settings, speed=speed, pauses=pauses))
-        await asyncio.wait_for(paused.wait(), 60)
+        await asyncio.wait_for(paused.wait(), DEADLINE_S)
         found = await read_all(broker.bootstrap_servers, f"{topic_prefix}events", NUM_PARTITIONS)
         assert not replaying.done()
         pauses.go_on.set()
-        await asyncio.wait_for(replaying, 60)
+        await asyncio.wait_for(replaying, DEADLINE_S)
         return told, len(events_of(found))
 
     told, num_before = asyncio.run(story())
@@ -351,4 +351,4 @@ def test_a_paused_replay_can_be_stopped(broker: EmbeddedBroker, topic_prefix: st
         counted = await replay_log(log, settings, stop=stop, pauses=Pauses(10**12 + 500, lambda _: stop.set()))
         return counted.num_events, counted.is_broken_off
 
-    assert asyncio.run(asyncio.wait_for(story(), 60)) == (7, True)
+    assert asyncio.run(asyncio.wait_for(story(), DEADLINE_S)) == (7, True)

@@ -17,7 +17,7 @@ from stream_app.replay.planning import Counted, ReplayPlan
 from stream_app.replay.producer import check_types, item_record, replay_log, send_items
 from stream_app.replay.readers import EventLog, open_log
 from stream_app.settings import KafkaSettings, Settings
-from tests.support import read_all
+from tests.support import DEADLINE_S, read_all
 
 NUM_PARTITIONS = 2
 
@@ -76,7 +76,7 @@ def test_a_stopped_replay_lets_go_of_the_clock_where_it_stands(
         counted = await replay_log(log, settings, speed=0.01, stop=stop, on_sent=lambda _: stop.set())
         return counted
 
-    counted = asyncio.run(asyncio.wait_for(story(), 30))
+    counted = asyncio.run(asyncio.wait_for(story(), DEADLINE_S))
     assert (counted.num_events, counted.is_broken_off) == (1, True)
     found = asyncio.run(read_all(broker.bootstrap_servers, f"{topic_prefix}events", NUM_PARTITIONS))
     assert len(events_of(found)) == 1

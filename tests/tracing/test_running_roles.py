@@ -23,7 +23,7 @@ from stream_app.topics import CHOICES, DEAD_LETTER, EVENTS, RECOMMENDATIONS, SLI
 from stream_app.tracing.headers import TRACEPARENT, context_of
 from tests.end_to_end.conftest import SAMPLE, Commands
 from tests.replay_cases import known_items
-from tests.support import read_all, wait_until
+from tests.support import DEADLINE_S, read_all, wait_until
 from tests.tracing.cases import sampled
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -74,7 +74,7 @@ def post(page: str, event: dict[str, object], headers: Headers) -> None:
     request.add_header("Content-Type", "application/json")
     for name, value in headers:
         request.add_header(name, (value or b"").decode())
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
         assert answer.status == 202
 
 

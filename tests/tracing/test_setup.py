@@ -20,6 +20,7 @@ from stream_app.settings import Settings, parse_settings
 from stream_app.tracing import process
 from stream_app.tracing.process import ProcessTracing
 from stream_app.tracing.setup import request_tracer, run_tracer
+from tests.support import DEADLINE_S
 from tests.tracing.cases import run_of, sampled
 
 
@@ -34,7 +35,7 @@ def test_nothing_of_opentelemetry_is_loaded_by_default() -> None:
         "setup.run_tracer(settings.Settings(), 'sequence', 'here')\n"
         "sys.exit(any(name.partition('.')[0] == 'opentelemetry' for name in sys.modules))"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=DEADLINE_S).returncode == 0
 
 
 @pytest.mark.parametrize("missing", ["opentelemetry", "opentelemetry.sdk.trace"])

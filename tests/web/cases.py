@@ -35,10 +35,9 @@ from stream_app.records import (
 from stream_app.settings import Settings, load_settings
 from stream_app.stages.slicing import HistoryEvent, Slice, UserHistory
 from stream_app.web.server import serve
-from tests.support import publish
+from tests.support import DEADLINE_S, publish
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "movietweetings"
-DEADLINE_S = 60.0
 NOW_MS = 1_700_000_000_000
 
 Record = tuple[str, int, bytes | None, bytes | None]

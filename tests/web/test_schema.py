@@ -18,7 +18,8 @@ from stream_app.web.openapi import description
 from stream_app.web.routes import EVENT_STREAM, ROUTES
 from stream_app.web.server import serve
 from tests.examples import examples
-from tests.web.cases import DEADLINE_S, Seeder, web_settings
+from tests.support import DEADLINE_S
+from tests.web.cases import Seeder, web_settings
 
 pytestmark = [
     pytest.mark.kafka,
