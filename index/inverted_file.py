@@ -48,14 +48,12 @@ class InvertedFile:
         numbers_R: The item number of each row.
         vectors_RD: C-contiguous float32. Kept, not copied.
         partition: Of these rows, every one with a part.
-        num_threads: To build it with.
     """
 
     kind: StructureKind = "ivf"
     takes_selector = True
 
-    def __init__(self, numbers_R: Int64Array, vectors_RD: Float32Array, partition: Partition, num_threads: int) -> None:
-        faiss.omp_set_num_threads(num_threads)
+    def __init__(self, numbers_R: Int64Array, vectors_RD: Float32Array, partition: Partition) -> None:
         num_parts = len(partition.centres_PD)
         self.partition = partition
         self.efforts = (*(step for step in _EFFORTS if step < num_parts), num_parts)

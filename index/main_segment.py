@@ -136,7 +136,7 @@ def _structure(
             return GraphStructure(numbers_R, vectors_RD, num_threads)
         case "ivf":
             parts = _completed(partition, vectors_RD, num_threads)
-            return InvertedFile(numbers_R, vectors_RD, parts, num_threads)
+            return InvertedFile(numbers_R, vectors_RD, parts)
     assert_never(kind)
 
 

@@ -120,7 +120,7 @@ def _partitioned() -> tuple[Partition, Float32Array]:
 
 def _built() -> tuple[InvertedFile, Float32Array]:
     partition, items_ND = _partitioned()
-    return InvertedFile(np.arange(NUM_ITEMS), items_ND, partition, 1), items_ND
+    return InvertedFile(np.arange(NUM_ITEMS), items_ND, partition), items_ND
 
 
 def _sets(numbers_QF: Int64Array) -> list[set[int]]:
