@@ -51,11 +51,7 @@ def cotouched(nearest: Sequence[str], trends: TrendView, items: ViewColumns) -> 
         trends: The trends.
         items: Tells which items have a vector.
     """
-    near = trends.after(nearest[:NUM_NEAREST])
-    is_cold_K = items.numbers(near.rows_K) < 0
-    if not is_cold_K.any():
-        return Cotouched()
-    rows_S, numbers_K = trends.numbers.distinct(near.rows_K[is_cold_K])
+    near = trends.after(nearest[:NUM_NEAREST], lambda rows_K: items.numbers(rows_K) < 0)
+    rows_S, numbers_K = trends.numbers.distinct(near.rows_K)
     # Added up in the order of the nearest, so that sums do not depend on how items came into the trends.
-    shares_S = np.bincount(numbers_K, near.shares_KM[is_cold_K].sum(axis=1)).astype(np.float64)
-    return Cotouched(rows_S, shares_S)
+    return Cotouched(rows_S, np.bincount(numbers_K, near.shares_MK[0] + near.shares_MK[1], minlength=len(rows_S)))

@@ -76,18 +76,18 @@ class Shares:
 
     Args:
         rows_S: Their rows in the trends, int64, each once.
-        shares_SX: float64; see `NUM_SHARES`.
+        shares_XS: float64; see `NUM_SHARES`.
         numbers: Those of the trends.
     """
 
     rows_S: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    shares_SX: Floats = field(default_factory=lambda: np.zeros((0, NUM_SHARES)))
+    shares_XS: Floats = field(default_factory=lambda: np.zeros((NUM_SHARES, 0)))
     numbers: RowNumbers = field(default_factory=RowNumbers)
 
     def brought(self, source: int) -> tuple[Ints, Floats]:
         """Rows of the items that `NEAR_SOURCES[source]` brings, in no order, and the sums that it orders them by."""
         short, long = (len(NEAR_ITEMS) * source + NEAR_ITEMS.index(name) for name in ORDERING_SHARES)
-        totals_S = self.shares_SX[:, short] + self.shares_SX[:, long]
+        totals_S = self.shares_XS[short] + self.shares_XS[long]
         is_brought_S = totals_S > 0
         return self.rows_S[is_brought_S], totals_S[is_brought_S]
 
@@ -96,9 +96,9 @@ class Shares:
         places_C, is_there_C = self.numbers.find(rows_C, self.rows_S)
         if not is_there_C.any():
             return np.zeros((len(rows_C), NUM_SHARES))
-        found_CX = self.shares_SX.take(places_C, axis=0)
-        found_CX[~is_there_C] = 0.0
-        return found_CX
+        found_XC = self.shares_XS.take(places_C, axis=1)
+        found_XC[:, ~is_there_C] = 0.0
+        return found_XC.T
 
 
 @dataclass(frozen=True)
@@ -256,15 +256,20 @@ def near_shares(recent: Sequence[str], trends: TrendView) -> Shares:
     """
     near = trends.near(recent[: len(RECENT_WEIGHTS)])
     rows_S, numbers_K = trends.numbers.distinct(np.concatenate([one.rows_K for one in near]))
-    shares_XS = np.empty((NUM_SHARES, len(rows_S)))
+    shares_XS = np.zeros((NUM_SHARES, len(rows_S)))
     parts = numbers_K[: len(near[0].rows_K)], numbers_K[len(near[0].rows_K) :]
-    row = 0
-    for one, numbers in zip(near, parts, strict=True):
-        for weights_K in (one.places_K == 0, _RECENT_WEIGHTS.take(one.places_K)):
-            for shares_K in (one.shares_KM * weights_K[:, None]).T:
-                shares_XS[row] = np.bincount(numbers, shares_K, minlength=len(rows_S))
-                row += 1
-    return Shares(rows_S, shares_XS.T, trends.numbers)
+    for source, (one, numbers) in enumerate(zip(near, parts, strict=True)):
+        num_last = int(np.searchsorted(one.places_K, 1))
+        weights_K = _RECENT_WEIGHTS.take(one.places_K)
+        for memory, shares_K in enumerate(one.shares_MK):
+            last, recent_items = len(NEAR_ITEMS) * source + memory, len(NEAR_ITEMS) * source + 2 + memory
+            shares_XS[last] = _sums(numbers[:num_last], shares_K[:num_last], len(rows_S))
+            shares_XS[recent_items] = _sums(numbers, weights_K * shares_K, len(rows_S))
+    return Shares(rows_S, shares_XS, trends.numbers)
+
+
+def _sums(numbers_K: Ints, values_K: Floats, num_rows: int) -> Floats:
+    return np.bincount(numbers_K, values_K, minlength=num_rows)
 
 
 def _of_index(

@@ -5,7 +5,7 @@ Shapes: N items seen, H half-lives, C items asked for, K neighbours of an item, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import repeat
@@ -31,7 +31,10 @@ SPARE_ITEMS = 50
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-NOTHING_NEAR: Floats = np.zeros((0, 4))
+IsWanted = Callable[[Ints], npt.NDArray[np.bool_]]
+"""Which of some rows (K,) are wanted."""
+
+NOTHING_NEAR: Floats = np.zeros((4, 0))
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,12 @@ class Neighbours:
     Args:
         places_K: Which of the items it is a neighbour of, int64, rising.
         rows_K: The neighbours' rows, int64, each once for one item.
-        shares_KM: How often, as shares of the touches of the item: float64, of short and of long memory.
+        shares_MK: How often, as shares of the touches of the item: float64, of short and of long memory.
     """
 
     places_K: Ints
     rows_K: Ints
-    shares_KM: Floats
+    shares_MK: Floats
 
 
 class TrendView:
@@ -137,9 +140,9 @@ class TrendView:
         hours = (self.epoch - self._first_epochs_N[rows_C]) * self.rule.epoch_ms / 3.6e6
         return np.where(rows_C >= 0, np.log1p(np.maximum(hours, 0.0)), 0.0)
 
-    def after(self, item_ids: Sequence[str]) -> Neighbours:
-        """What users touched after each item, among the ten items after it."""
-        return self._neighbours(item_ids, self._followers_of(item_ids))
+    def after(self, item_ids: Sequence[str], is_wanted: IsWanted | None = None) -> Neighbours:
+        """What users touched after each item, among the ten items after it; as far as it is wanted."""
+        return self._neighbours(item_ids, self._followers_of(item_ids), is_wanted)
 
     def before(self, item_ids: Sequence[str]) -> Neighbours:
         """What users touched before each item, among the ten items before it; the strongest alone are known."""
@@ -149,30 +152,42 @@ class TrendView:
         """`after` and `before` of the same items."""
         tables = [*self._followers_of(item_ids), *(self._predecessors_of(item_id) for item_id in item_ids)]
         both = self._neighbours([*item_ids, *item_ids], tables)
-        num_after = int(np.searchsorted(both.places_K, len(item_ids)))
-        before = Neighbours(
-            both.places_K[num_after:] - len(item_ids), both.rows_K[num_after:], both.shares_KM[num_after:]
-        )
-        return Neighbours(both.places_K[:num_after], both.rows_K[:num_after], both.shares_KM[:num_after]), before
+        end = int(np.searchsorted(both.places_K, len(item_ids)))
+        after = Neighbours(both.places_K[:end], both.rows_K[:end], both.shares_MK[:, :end])
+        places_K = both.places_K[end:] - len(item_ids)
+        return after, Neighbours(places_K, both.rows_K[end:], both.shares_MK[:, end:])
 
     def _followers_of(self, item_ids: Sequence[str]) -> list[Floats]:
         found = map(self._followers.get, item_ids)
-        return [NOTHING_NEAR if one is None else one.table_K4 for one in found]
+        return [NOTHING_NEAR if one is None else one.table_4K for one in found]
 
-    def _neighbours(self, item_ids: Sequence[str], tables: Sequence[Floats]) -> Neighbours:
+    def _neighbours(
+        self, item_ids: Sequence[str], tables: Sequence[Floats], is_wanted: IsWanted | None = None
+    ) -> Neighbours:
         """What tables say of the neighbours of items, each of its own, as of now."""
-        table_K4 = np.concatenate([NOTHING_NEAR, *tables])
-        places_K = np.arange(len(tables)).repeat(list(map(len, tables)))
-        rows_K = table_K4[:, ROW].astype(np.int64)
-        if rows_K.min(initial=0) < 0:
-            known = np.flatnonzero(rows_K >= 0)
-            table_K4, places_K, rows_K = table_K4.take(known, axis=0), places_K.take(known), rows_K.take(known)
-        kept_KM = np.exp2((table_K4[:, EPOCH:] - self.epoch) / self._pair_half_lives_M)
-        shares_KM = table_K4[:, SHORT : LONG + 1] * kept_KM / self._touches(item_ids).take(places_K, axis=0)
-        return Neighbours(places_K, rows_K, shares_KM)
+        rows_K = np.concatenate([NOTHING_NEAR[ROW], *(table[ROW] for table in tables)]).astype(np.int64)
+        places_K = np.arange(len(tables)).repeat([table.shape[1] for table in tables])
+        is_wanted_K = rows_K >= 0 if is_wanted is None else is_wanted(rows_K)
+        if not is_wanted_K.any():
+            return Neighbours(places_K[:0], rows_K[:0], np.zeros((2, 0)))
+        table_4K = np.concatenate(tables, axis=1)
+        if not is_wanted_K.all():
+            wanted = np.flatnonzero(is_wanted_K)
+            table_4K, places_K, rows_K = table_4K.take(wanted, axis=1), places_K.take(wanted), rows_K.take(wanted)
+        return Neighbours(places_K, rows_K, self._shares(table_4K, places_K, self._touches(item_ids)))
+
+    def _shares(self, table_4K: Floats, places_K: Ints, touches_MC: Floats) -> Floats:
+        """The counts (M, K) of a table, faded until now, as shares of the touches of the items at `places_K`."""
+        behind_K = table_4K[EPOCH] - self.epoch
+        shares_MK = np.empty((2, len(places_K)))
+        counts_and_halves = zip((SHORT, LONG), self._pair_half_lives_M.tolist(), strict=True)
+        for memory, (counts, half_life) in enumerate(counts_and_halves):
+            kept_K = np.exp2(behind_K / half_life)
+            shares_MK[memory] = table_4K[counts] * kept_K / touches_MC[memory].take(places_K)
+        return shares_MK
 
     def _predecessors_of(self, item_id: str) -> Floats:
-        """Those of an item as columns, row -1 for those unheard of; made once for each of its records, unless some
+        """Those of an item as a table, row -1 for those unheard of; made once for each of its records, unless some
         are."""
         known = self._predecessors.get(item_id)
         if known is not None:
@@ -181,19 +196,20 @@ class TrendView:
         if record is None or not record.predecessors:
             return NOTHING_NEAR
         rows_K = self.rows_of([pair[0] for pair in record.predecessors])
-        table_K4 = np.empty((len(rows_K), 4))
-        table_K4[:, ROW], table_K4[:, EPOCH] = rows_K, record.epoch
-        table_K4[:, SHORT : LONG + 1] = [pair[1:] for pair in record.predecessors]
+        table_4K = np.empty((4, len(rows_K)))
+        table_4K[ROW], table_4K[EPOCH] = rows_K, record.epoch
+        for counts in (SHORT, LONG):
+            table_4K[counts] = [pair[counts] for pair in record.predecessors]
         if (rows_K >= 0).all():
-            self._predecessors[item_id] = table_K4
-        return table_K4
+            self._predecessors[item_id] = table_4K
+        return table_4K
 
     def _touches(self, item_ids: Sequence[str]) -> Floats:
-        """Decayed touches of items (C, M), and one more: so that a single old pair is not taken for certainty."""
+        """Decayed touches of items (M, C), and one more: so that a single old pair is not taken for certainty."""
         rows_C = self.rows_of(item_ids)
         logs_CM = self._log_scores_NH.take(rows_C, axis=0)[:, self._pair_columns]
         logs_CM[rows_C < 0] = NEVER
-        return np.asarray(1.0 + np.exp2(logs_CM - self.epoch / self._pair_half_lives_M))
+        return np.asarray(1.0 + np.exp2(logs_CM - self.epoch / self._pair_half_lives_M)).T
 
     def _set_followers(self, record: TrendRecord) -> None:
         """Note the item under each of its predecessors, and no longer under those that it has no more."""

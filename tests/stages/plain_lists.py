@@ -109,7 +109,7 @@ def _cotouched(query: Query, trends: TrendView, vectors: Vectors) -> dict[str, f
 
 def _by_item(near: Neighbours, trends: TrendView) -> list[tuple[int, str, list[float]]]:
     ids = [trends.item_ids[row] for row in near.rows_K.tolist()]
-    return list(zip(near.places_K.tolist(), ids, near.shares_KM.tolist(), strict=True))
+    return list(zip(near.places_K.tolist(), ids, near.shares_MK.T.tolist(), strict=True))
 
 
 def _dots(query: Query, item_ids: Sequence[str], vectors: Vectors) -> dict[str, float]:

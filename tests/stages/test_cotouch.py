@@ -55,7 +55,7 @@ def test_an_item_without_a_vector_counts_by_the_nearest_that_stood_before_it(
     expected: dict[str, float] = {}
     for near in nearest[:NUM_NEAREST]:
         after = view.after([near])
-        for row, shares_M in zip(after.rows_K.tolist(), after.shares_KM.tolist(), strict=True):
+        for row, shares_M in zip(after.rows_K.tolist(), after.shares_MK.T.tolist(), strict=True):
             item_id = view.item_ids[row]
             if item_id not in known:
                 expected[item_id] = expected.get(item_id, 0.0) + sum(shares_M)

@@ -22,6 +22,6 @@ def test_they_are_what_a_dictionary_would_keep(steps: list[tuple[int, bool, floa
             kept[row] = count, epoch
             followers.put(row, count, 2 * count, epoch)
     assert len(followers) == len(kept)
-    assert sorted(followers.table_K4.tolist()) == sorted(
+    assert sorted(followers.table_4K.T.tolist()) == sorted(
         [row, count, 2 * count, epoch] for row, (count, epoch) in kept.items()
     )

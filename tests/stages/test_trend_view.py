@@ -61,7 +61,7 @@ def near(view: TrendView, neighbours: Neighbours) -> dict[str, list[float]]:
     """Shares of short and long memory by item; each item is there once."""
     shares = {
         view.item_ids[row]: shares_M
-        for row, shares_M in zip(neighbours.rows_K.tolist(), neighbours.shares_KM.tolist(), strict=True)
+        for row, shares_M in zip(neighbours.rows_K.tolist(), neighbours.shares_MK.T.tolist(), strict=True)
     }
     assert len(shares) == len(neighbours.rows_K)
     return shares

@@ -74,10 +74,10 @@ class HeldTrends:
     def followers(self, item_id: str, count: int) -> list[tuple[str, float]]:
         """What users touched after an item most often, with shares of its touches (long memory)."""
         found = self.view.after([item_id])
-        order = np.argsort(-found.shares_KM[:, 1], kind="stable")[:count]
+        order = np.argsort(-found.shares_MK[1], kind="stable")[:count]
         return [
             (self.view.item_ids[row], round(float(share), 4))
-            for row, share in zip(found.rows_K[order].tolist(), found.shares_KM[order, 1], strict=True)
+            for row, share in zip(found.rows_K[order].tolist(), found.shares_MK[1, order], strict=True)
         ]
 
     def led_to(self, item_ids: Sequence[str], listed: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -85,7 +85,7 @@ class HeldTrends:
         found = self.view.after(item_ids)
         wanted = {row: item_id for item_id, row in zip(listed, self.view.rows_of(listed).tolist(), strict=True)}
         shares: dict[str, dict[str, float]] = {}
-        for place, row, share in zip(found.places_K, found.rows_K.tolist(), found.shares_KM[:, 1], strict=True):
+        for place, row, share in zip(found.places_K, found.rows_K.tolist(), found.shares_MK[1], strict=True):
             if row in wanted:
                 shares.setdefault(wanted[row], {})[item_ids[place]] = float(share)
         return shares
