@@ -11,8 +11,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 ROW, SHORT, LONG, EPOCH = range(4)
-"""The facts of what stands near an item, each in a line of its own: row of the other item (exact: rows are far below 2^53), its decayed counts of
-short and of long memory, and the epoch at whose end these are of."""
+"""The facts of what stands near an item, each in a line of its own: row of the other item (exact: rows are far below
+2^53), its decayed counts of short and of long memory, and the epoch at whose end these are of."""
 
 
 class Followers:
