@@ -54,4 +54,5 @@ def cotouched(nearest: Sequence[str], trends: TrendView, items: ViewColumns) -> 
     near = trends.after(nearest[:NUM_NEAREST], lambda rows_K: items.numbers(rows_K) < 0)
     rows_S, numbers_K = trends.numbers.distinct(near.rows_K)
     # Added up in the order of the nearest, so that sums do not depend on how items came into the trends.
-    return Cotouched(rows_S, np.bincount(numbers_K, near.shares_MK[0] + near.shares_MK[1], minlength=len(rows_S)))
+    sums_S = np.bincount(numbers_K, near.shares_MK[0] + near.shares_MK[1], minlength=len(rows_S))
+    return Cotouched(rows_S, sums_S.astype(np.float64, copy=False))

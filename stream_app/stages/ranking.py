@@ -269,7 +269,7 @@ def near_shares(recent: Sequence[str], trends: TrendView) -> Shares:
 
 
 def _sums(numbers_K: Ints, values_K: Floats, num_rows: int) -> Floats:
-    return np.bincount(numbers_K, values_K, minlength=num_rows)
+    return np.bincount(numbers_K, values_K, minlength=num_rows).astype(np.float64, copy=False)
 
 
 def _of_index(
