@@ -35,6 +35,7 @@ from stream_app.stages.listing import (
     ListRule,
     ScorerInForce,
     by_epoch,
+    in_parts,
     index_version,
     make_lists,
     take_vectors,
@@ -149,8 +150,11 @@ class OfflineReplay:
             assert join_epoch is not None, "every event of a replay is strict"
             trends = roles.trends_at(join_epoch)
             scorer = self._scoring.in_force(self._rule.score.joined(join_epoch))
-            asking = [queries[record.user_id] for record in group]
-            made = make_lists(group, asking, trends, self._items, self._rule, scorer)
+            made = [
+                one
+                for part in in_parts(group)
+                for one in make_lists(part, queries, trends, self._items, self._rule, scorer)
+            ]
             self._users_with_list.update(one.user_id for one in made)
             if self._recorder is not None:
                 self._recorder.take_lists(made)

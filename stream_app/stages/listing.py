@@ -7,7 +7,7 @@ Shapes: U users, D dimensions, F features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -24,6 +24,11 @@ from stream_app.stages.trend_view import TrendView
 
 MAX_SEARCH = 1000
 """Most items asked of the index for one user: candidates plus what the user has seen."""
+
+
+LISTS_AT_ONCE = 8
+"""Lists made together: what numpy asks for each call is shared, some 100 kB of vectors each stay in the cache, and an
+event loop is held for a few milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,12 @@ def by_epoch(asked: Sequence[SliceVectorRecord]) -> list[tuple[int | None, list[
     return sorted(groups.items(), key=lambda group: (group[0] is None, group[0] or 0))
 
 
+def in_parts(asked: Sequence[SliceVectorRecord]) -> Iterator[Sequence[SliceVectorRecord]]:
+    """The records in order, at most `LISTS_AT_ONCE` in a part."""
+    for start in range(0, len(asked), LISTS_AT_ONCE):
+        yield asked[start : start + LISTS_AT_ONCE]
+
+
 def search_of(users: Sequence[str], profiles: Mapping[str, UserProfile], candidates: int) -> Search:
     """What to ask the index for these users (at least one), all of whom have a profile with a vector."""
     vectors = [np.frombuffer(profiles[user_id].user_vector, dtype="<f4") for user_id in users]
@@ -141,14 +152,18 @@ def offered_together(
 
 def make_lists(
     records: Sequence[SliceVectorRecord],
-    queries: Sequence[Query],
+    queries: Mapping[str, Query],
     trends: TrendView,
     items: KnownItems,
     rule: ListRule,
     in_force: ScorerInForce,
 ) -> list[Recommendation]:
-    """The lists that answer the events of `records` (at least one), with the trends as they are; each as if alone."""
-    found, features_NF = offered_together(queries, trends, items, rule.candidates)
+    """The lists that answer the events of `records` (one to `LISTS_AT_ONCE`), each as if alone, with the trends as they
+    are; `queries` by user id.
+    """
+    found, features_NF = offered_together(
+        [queries[record.user_id] for record in records], trends, items, rule.candidates
+    )
     scores_N = scores(in_force.scorer, features_NF)
     ends = np.cumsum([len(one) for one in found]).tolist()
     return [
@@ -178,7 +193,7 @@ def make_list(
     in_force: ScorerInForce,
 ) -> Recommendation:
     """The list that answers the event of `record`, with the trends as they are."""
-    return make_lists([record], [query], trends, items, rule, in_force)[0]
+    return make_lists([record], {record.user_id: query}, trends, items, rule, in_force)[0]
 
 
 def recommendation_id(

@@ -10,13 +10,16 @@ import pytest
 
 from stream_app.records import SliceVectorRecord, pack_vector
 from stream_app.stages.listing import (
+    LISTS_AT_ONCE,
     MAX_SEARCH,
     KnownItems,
     ListRule,
     ScorerInForce,
     by_epoch,
+    in_parts,
     index_version,
     make_list,
+    make_lists,
     queries_of,
     recommendation_id,
     search_of,
@@ -25,6 +28,7 @@ from stream_app.stages.listing import (
 from stream_app.stages.profile import UserProfile
 from stream_app.stages.score_rule import ScoreRule
 from tests.stages.test_profile import vector
+from tests.stages.test_ranking import ITEMS as ITEM_IDS
 from tests.stages.test_ranking import SCORER, items_with, trend, view_of
 
 RULE = ListRule("events", "r1", SCORER, ScoreRule(10, 20, 1.0, 9), list_items=3, candidates=5)
@@ -95,6 +99,23 @@ def test_a_list_says_what_it_was_made_from() -> None:
     assert made.index_version == "r1/9"
     assert made.recommendation_id == recommendation_id(RULE, record, "r1/9", 5, 3)
     assert made.scorer_epoch == 3
+
+
+def test_lists_made_together_are_those_made_alone() -> None:
+    generator = np.random.default_rng(0)
+    users = [f"u{n}" for n in range(2 * LISTS_AT_ONCE + 1)]
+    profiles = {
+        user: UserProfile(seen=[f"i{n % 9}"], user_vector=generator.standard_normal(8).astype("<f4").tobytes())
+        for n, user in enumerate(users)
+    }
+    search = search_of(users, profiles, RULE.candidates)
+    queries = queries_of(search, profiles, [list(generator.permutation(ITEM_IDS)) for _ in users])
+    view = view_of(trend("i5", 2.0), trend("i3", 9.0, ("i1", 1.0, 1.0)), trend("i7", 1.0))
+    records = [vector_for(user, n, ["i0"]) for n, user in enumerate(users)]
+    parts = list(in_parts(records))
+    assert [len(part) for part in parts] == [LISTS_AT_ONCE, LISTS_AT_ONCE, 1]
+    together = [one for part in parts for one in make_lists(part, queries, view, ITEMS, RULE, IN_FORCE)]
+    assert together == [make_list(one, queries[one.user_id], view, ITEMS, RULE, IN_FORCE) for one in records]
 
 
 @pytest.mark.parametrize("change", ["events", "release", "version", "epoch", "offset", "partition", "scorer"])
