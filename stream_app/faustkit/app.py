@@ -359,6 +359,7 @@ class BatchApp(faust.App):
         """Commit what is done, then let go of stores and connections."""
         await super().on_stop()
         await self._close_partitions(self, set())
+        await self._keep_clock.stop()
         await self.outbox.stop()
         if self.config.observer is not None:
             await self.config.observer.close()

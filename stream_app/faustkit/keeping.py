@@ -54,6 +54,13 @@ class KeepClock:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    async def stop(self) -> None:
+        """Call nobody any more, and wait for those that were called."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due, self._timer = [], None
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
 
 class PartitionState:
     """The values of one partition of a table: those in the store, and over them those that are not kept yet.

@@ -45,9 +45,10 @@ class Bench:
         self.changelog = Changelog()
         self.kept: list[int] = []
         self.errors: list[BaseException] = []
+        self.clock = KeepClock()
         outbox: Any = self.changelog
         self.state = PartitionState(
-            store, (CHANGELOG, 0), outbox, WRITER, KeepClock(), on_kept=self.kept.append, on_error=self.errors.append
+            store, (CHANGELOG, 0), outbox, WRITER, self.clock, on_kept=self.kept.append, on_error=self.errors.append
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -71,6 +72,7 @@ def run(tmp_path: Path) -> Iterator[Callable[[Callable[[Bench], Awaitable[None]]
         async def main() -> Bench:
             bench = Bench(store)
             await scenario(bench)
+            await bench.clock.stop()
             return bench
 
         return asyncio.run(main())
@@ -203,6 +205,33 @@ def test_who_is_slow_to_keep_holds_up_nobody() -> None:
         return kept
 
     assert asyncio.run(scenario()) == ["quick", "slow"]
+
+
+def test_a_clock_that_was_stopped_calls_nobody_and_has_waited_for_those_it_called() -> None:
+    async def scenario() -> list[str]:
+        clock, gate, seen = KeepClock(), asyncio.Event(), []
+
+        async def slow() -> None:
+            seen.append("called")
+            await gate.wait()
+            seen.append("done")
+
+        async def late() -> None:
+            seen.append("too late")
+
+        clock.add(slow)
+        async with asyncio.timeout(10):
+            while not seen:
+                await asyncio.sleep(0.001)
+            clock.add(late)
+            stopping = asyncio.create_task(clock.stop())
+            await asyncio.sleep(10 * keeping.KEEP_S)
+            assert not stopping.done()
+            gate.set()
+            await stopping
+        return seen
+
+    assert asyncio.run(scenario()) == ["called", "done"]
 
 
 def test_a_state_that_was_closed_keeps_nothing_more(run: Any) -> None:
