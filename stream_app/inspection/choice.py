@@ -27,7 +27,7 @@ from stream_app.stages.listing import (
     queries_of,
     search_of,
 )
-from stream_app.stages.ranking import INDEX, Query, features, gather, near_shares, offers, rank
+from stream_app.stages.ranking import INDEX, Query, features, gather, kept_offers, near_shares, rank, seen_rows
 from stream_app.stages.trend_view import TrendView
 
 SEEN, UNAVAILABLE = "seen", "unavailable"
@@ -193,7 +193,8 @@ def _said(item: RankedItem) -> str:
 def _brought(query: Query, trends: TrendView, items: ItemColumns, num_each: int) -> dict[str, list[str]]:
     """All that each source brings, best first."""
     brought = {INDEX: list(query.from_index)}
-    for offer in offers(query, trends, num_each, near_shares(query.recent, trends), items.of(trends)):
+    shares, columns = near_shares(query.recent, trends), items.of(trends)
+    for offer in kept_offers(query, trends, num_each, shares, columns, seen_rows(query, trends))[0]:
         rows = offer.first(len(offer.rows_K), np.ones(len(offer.rows_K), dtype=np.bool_), trends)
         brought[offer.source] = [trends.item_ids[row] for row in rows.tolist()]
     return brought

@@ -170,15 +170,11 @@ class Candidates:
 
 def gather(query: Query, trends: TrendView, num_each: int, items: ItemColumns) -> Candidates:
     """Collect up to `num_each` unseen, available candidates from each source."""
-    # The last place is for what was never touched, which has the row -1.
-    is_seen_N = np.zeros(len(trends) + 1, dtype=np.bool_)
-    is_seen_N[trends.rows_of(query.seen)] = True
+    is_seen_N = seen_rows(query, trends)
     columns = items.of(trends)
     index_rows, new_ids = _of_index(query, trends, num_each, columns, is_seen_N)
     shares = near_shares(query.recent, trends)
-    brought = offers(query, trends, num_each, shares, columns)
-    rows_K = np.concatenate([offer.rows_K for offer in brought])
-    is_kept_K = columns.available(rows_K) & ~is_seen_N.take(rows_K)
+    brought, is_kept_K = kept_offers(query, trends, num_each, shares, columns, is_seen_N)
     kept, end = [index_rows], 0
     for offer in brought:
         start, end = end, end + len(offer.rows_K)
@@ -190,9 +186,17 @@ def gather(query: Query, trends: TrendView, num_each: int, items: ItemColumns) -
     return Candidates(rows_C, brought_CO, names, trends.item_ids, len(trends), new_ids, shares)
 
 
-def offers(query: Query, trends: TrendView, num_each: int, shares: Shares, columns: ViewColumns) -> list[Offer]:
-    """What all sources but the index bring: more than `num_each` where that is to be had, since some is seen."""
-    reach = num_each + len(query.seen) + num_each
+def seen_rows(query: Query, trends: TrendView) -> Bools:
+    """Whether the user has seen the item of each row (N + 1,); the last place is for what was never touched, which has
+    the row -1.
+    """
+    is_seen_N = np.zeros(len(trends) + 1, dtype=np.bool_)
+    is_seen_N[trends.rows_of(query.seen)] = True
+    return is_seen_N
+
+
+def _offers(query: Query, trends: TrendView, reach: int, shares: Shares, columns: ViewColumns) -> list[Offer]:
+    """What all sources but the index bring; `reach` of the most popular at each half-life, which come first."""
     popular = [
         Offer(f"popular_{half_life_name(half_life_ms / 1000)}", trends.top(index, reach))
         for index, half_life_ms in enumerate(trends.rule.half_lives_ms)
@@ -200,6 +204,34 @@ def offers(query: Query, trends: TrendView, num_each: int, shares: Shares, colum
     near = [Offer(source, *shares.brought(place)) for place, source in enumerate(NEAR_SOURCES)]
     cold = cotouched(query.from_index, trends, columns)
     return [*popular, *near, Offer(COTOUCH, cold.rows_S, cold.shares_S)]
+
+
+def kept_offers(
+    query: Query, trends: TrendView, num_each: int, shares: Shares, columns: ViewColumns, is_seen_N: Bools
+) -> tuple[list[Offer], Bools]:
+    """What all sources but the index bring, and which rows of it, one source after the other, may be listed.
+
+    More than `num_each` of the most popular are looked at, since some are seen; and more still where hardly any of
+    those is available.
+    """
+    reach = num_each + len(query.seen) + num_each
+    while True:
+        brought = _offers(query, trends, reach, shares, columns)
+        rows_K = np.concatenate([offer.rows_K for offer in brought])
+        is_kept_K = columns.available(rows_K) & ~is_seen_N.take(rows_K)
+        if not _leaves_some(brought[: len(trends.rule.half_lives_ms)], is_kept_K, reach, num_each):
+            return brought, is_kept_K
+        reach *= 2
+
+
+def _leaves_some(popular: Sequence[Offer], is_kept_K: Bools, reach: int, num_each: int) -> bool:
+    """Whether fewer than `num_each` of the most popular are kept, and there are more of them than were looked at."""
+    end = 0
+    for offer in popular:
+        start, end = end, end + len(offer.rows_K)
+        if end - start == reach and np.count_nonzero(is_kept_K[start:end]) < num_each:
+            return True
+    return False
 
 
 def features(query: Query, found: Candidates, trends: TrendView, items: ItemColumns) -> Floats:

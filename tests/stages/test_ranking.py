@@ -142,6 +142,14 @@ def test_lists_are_to_the_bit_what_they_are_by_id_one_item_after_the_other(
     assert rank(found, features_CF, SCORER, 4) == plain_rank(sources, features_CF, SCORER, 4)
 
 
+def test_unavailable_items_leave_room_for_those_behind_them_however_many_they_are() -> None:
+    view = view_of(*(trend(f"i{number}", 100.0 - number) for number in range(60)))
+    hidden = {f"i{number}": False for number in range(57)}
+    for num_each, expected in ((1, ["i57"]), (2, ["i57", "i58"]), (10, ["i57", "i58", "i59"])):
+        found = gather(Query(frozenset({"i4"}), []), view, num_each, items_with(hidden))
+        assert found.sources == {item_id: ["popular_15m", "popular_1h"] for item_id in expected}
+
+
 @given(st.lists(queries(), min_size=1, max_size=4), views())
 def test_the_features_of_several_lists_are_those_of_each_alone(some: list[Query], view: TrendView) -> None:
     found = [gather(query, view, 4, ALL) for query in some]
