@@ -158,6 +158,7 @@ def test_options_that_make_no_sense(lonely: Cli, home: Path, options: tuple[str,
     assert not (home / "model").exists()
 
 
+@pytest.mark.slow  # transformers takes seconds to load
 @pytest.mark.parametrize("option", ["--backbone", "--item-text", "--item-images"])
 def test_a_model_that_is_not_there_is_told_before_the_log_is_read(lonely: Cli, home: Path, option: str) -> None:
     items = write(home / "items.ndjson", [{"item_id": "i1", "title": "iron"}])

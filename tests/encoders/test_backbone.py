@@ -16,6 +16,8 @@ from encoders.pretrained import PretrainedModelError
 from encoders.training_config import BackboneSettings, LoraSettings
 from tests.encoders.pretrained_cases import bert_folder, gpt2_folder
 
+pytestmark = pytest.mark.slow  # transformers takes seconds to load
+
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 24}
 QWEN2 = {
     "model_type": "qwen2",

@@ -28,6 +28,8 @@ from encoders.vector_cache import VectorCache
 from tests.encoders.pretrained_cases import bert_folder, vit_folder, vit_processor
 from tests.examples import examples
 
+pytestmark = pytest.mark.slow  # transformers takes seconds to load
+
 
 def _picture(width: int, height: int, seed: int = 0, mode: str = "RGB") -> Image.Image:
     generator = np.random.default_rng(seed)

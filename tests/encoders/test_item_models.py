@@ -28,6 +28,8 @@ from encoders.vocabulary import Vocabulary
 from tests.encoders.cases import MINUTE_MS, cyclic_histories, cyclic_vocabulary, histories_of
 from tests.encoders.pretrained_cases import WORDS, bert_folder, vit_folder
 
+pytestmark = pytest.mark.slow  # transformers takes seconds to load
+
 NUM_ITEMS = 60
 CONFIG = TrainConfig(dim=16, num_layers=1, slice_events=8, max_epochs=1, patience_epochs=0, max_validation_targets=50)
 

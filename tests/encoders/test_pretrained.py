@@ -14,6 +14,8 @@ from encoders.pretrained import PretrainedModelError, fingerprint, load_pretrain
 from encoders.training_config import LoraSettings
 from tests.encoders.pretrained_cases import bert_folder, gpt2_folder
 
+pytestmark = pytest.mark.slow  # transformers takes seconds to load
+
 
 def test_a_folder_is_loaded_with_its_weights(tmp_path: Path) -> None:
     bert_folder(tmp_path)

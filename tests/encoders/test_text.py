@@ -18,6 +18,8 @@ from encoders.vector_cache import DamagedCacheError, VectorCache
 from encoders.words import hashed_bucket, words_of
 from tests.encoders.pretrained_cases import bert_folder, gpt2_folder, vit_folder
 
+pytestmark = pytest.mark.slow  # transformers takes seconds to load
+
 TEXTS = ["iron man 2008", "the war of the worlds", "drama", "iron man 2008", "", "something unheard of 2013"]
 
 

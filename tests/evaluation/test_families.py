@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from stream_app.evaluation.families import choose_dials, families, standard_panel
 from stream_app.records import Event
 from tests.evaluation.cases import event, walked_log
@@ -14,12 +16,14 @@ def bursts() -> list[Event]:
     return [event(f"u{number % 40}", f"i{number // 30}", 2 * number) for number in range(1500)]
 
 
+@pytest.mark.slow
 def test_where_items_follow_each_other_popularity_only_breaks_ties() -> None:
     chosen = choose_dials(walked_log(3000, num_items=400, num_users=60, seed=1))
     assert chosen[TRANSITIONS].weight <= 10.0
     assert chosen.keys() == {family.name for family in families()}
 
 
+@pytest.mark.slow
 def test_where_the_hour_decides_popularity_decides() -> None:
     assert choose_dials(bursts())[TRANSITIONS].weight == 100.0
 
