@@ -196,6 +196,11 @@ def bad_values(vectors_ND: Float32Array) -> dict[str, BoolArray]:
 
 def _refuse_bad_values(vectors_ND: Float32Array, names: Sequence[str] | None) -> None:
     """Refuse NaN, infinity, zero vectors and huge ones; `names` serve to name an example."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms_N = norms(vectors_ND)
+    # Neither NaN nor infinity nor a zero vector has such a length, so one look is enough where all is well.
+    if ((norms_N > 0) & (norms_N <= MAX_NORM)).all():
+        return
     masks = bad_values(vectors_ND)
     bad_N = np.logical_or.reduce(list(masks.values()))
     if not bad_N.any():

@@ -1,7 +1,7 @@
 """A segment that is exact and changes in place: FAISS finds candidates, the contract's own score decides between them.
 
-Shape suffixes: R rows, N item numbers, D dimensions, Q queries, F candidates fetched per query, K answered, M numbers
-asked for.
+Shape suffixes: R rows, N item numbers, D dimensions, Q queries, A of them asked, F candidates fetched per query, K
+answered, M numbers asked for.
 
 How it stays exact. FAISS adds up inner products in an order that depends on the batch and the processor, and
 cuts ties anywhere. So more candidates than wanted are fetched, scored again by `inner_products`, and the
@@ -18,6 +18,7 @@ Not safe for changes beside anything else; several searches at once are.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import faiss
@@ -44,6 +45,16 @@ NO_ROW = -1
 
 Usable = Callable[[Int64Array, Int64Array], BoolArray]
 """Which candidates may be answered, bool (Q, F), of the numbers of the queries, shape (Q,), and item numbers (Q, F)."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Scan:
+    """What is the same for all rounds of a search; see `FlatSegment.search`."""
+
+    num_found: int
+    ids_N: npt.NDArray[np.object_]
+    options: Any
+    is_usable: Usable | None
 
 
 class FlatSegment:
@@ -137,36 +148,48 @@ class FlatSegment:
         num_kept = len(self) if kept_R is None else int(np.count_nonzero(kept_R))
         options = scan_options(kept_R)
         num_found = min(k, num_kept)
-        found = Found.nothing(len(queries_QD), num_found)
-        open_Q = np.arange(len(queries_QD) if num_found else 0)
-        num_fetched = num_found + EXTRA_CANDIDATES
+        if not num_found or not len(queries_QD):
+            return Found.nothing(len(queries_QD), num_found)
         faiss.omp_set_num_threads(self._num_threads)  # OpenMP keeps it per calling thread
-        while len(open_Q):
-            num_fetched = min(num_fetched, num_kept)
-            chunk = max(1, SCORED_AT_ONCE // (num_fetched * self._dim))
-            still_open = []
-            for start in range(0, len(open_Q), chunk):
-                asked = open_Q[start : start + chunk]
-                numbers_QF, scores_QF, floor_Q = self._candidates(queries_QD[asked], num_fetched, options)
-                if is_usable is not None:
-                    scores_QF[~is_usable(asked, numbers_QF)] = NO_SCORE
-                best = best_of(numbers_QF, scores_QF, num_found, ids_N)
-                found.put(asked, best)
-                decided_Q = best.scores_QK[:, -1] > floor_Q
-                still_open.append(asked[~decided_Q])
-            open_Q = np.concatenate(still_open)
-            if num_fetched == num_kept:
-                break
-            num_fetched *= WIDEN
+        every_Q = np.arange(len(queries_QD))
+        num_fetched = min(num_found + EXTRA_CANDIDATES, num_kept)
+        scan = _Scan(num_found, ids_N, options, is_usable)
+        found, is_decided_Q = self._round(queries_QD, every_Q, num_fetched, scan)
+        open_Q = every_Q[~is_decided_Q]
+        while len(open_Q) and num_fetched < num_kept:
+            num_fetched = min(num_fetched * WIDEN, num_kept)
+            again, is_decided_Q = self._round(queries_QD, open_Q, num_fetched, scan)
+            found.put(open_Q, again)
+            open_Q = open_Q[~is_decided_Q]
         return found
 
-    def _candidates(
-        self, queries_QD: Float32Array, num_fetched: int, options: Any
-    ) -> tuple[Int64Array, Float32Array, Float32Array]:
-        """Item numbers and scores, (Q, F), and the score below which others may lie that are not among them, (Q,)."""
-        rough_QF, rows_QF = self._flat.search(queries_QD, num_fetched, params=options)
-        scores_QF = inner_products(self.vectors_RD[rows_QF], queries_QD[:, None, :])
-        return self._numbers[rows_QF], scores_QF, rough_QF[:, -1] + self._rounding(queries_QD)
+    def _round(
+        self, queries_QD: Float32Array, asked_A: Int64Array, num_fetched: int, scan: _Scan
+    ) -> tuple[Found, BoolArray]:
+        """The best for some of the queries by number, of so many candidates each, and whether there can be no better
+        ones."""
+        size = max(1, SCORED_AT_ONCE // (num_fetched * self._dim))
+        parts = [asked_A[start : start + size] for start in range(0, len(asked_A), size)]
+        made = [self._best(queries_QD.take(part, axis=0), part, num_fetched, scan) for part in parts]
+        if len(made) == 1:
+            return made[0]
+        numbers_AK = np.concatenate([found.numbers_QK for found, _ in made])
+        scores_AK = np.concatenate([found.scores_QK for found, _ in made])
+        return Found(numbers_AK, scores_AK), np.concatenate([is_decided_A for _, is_decided_A in made])
+
+    def _best(
+        self, queries_AD: Float32Array, asked_A: Int64Array, num_fetched: int, scan: _Scan
+    ) -> tuple[Found, BoolArray]:
+        """`_round` for a few."""
+        rough_AF, rows_AF = self._flat.search(queries_AD, num_fetched, params=scan.options)
+        scores_AF = inner_products(self.vectors_RD.take(rows_AF, axis=0), queries_AD[:, None, :])
+        numbers_AF = self._numbers.take(rows_AF)
+        if scan.is_usable is not None:
+            scores_AF[~scan.is_usable(asked_A, numbers_AF)] = NO_SCORE
+        found = best_of(numbers_AF, scores_AF, scan.num_found, scan.ids_N)
+        # Below it others may lie that are not among the candidates.
+        floor_A = rough_AF[:, -1] + self._rounding(queries_AD)
+        return found, found.scores_QK[:, -1] > floor_A
 
     def _rows_of(self, numbers_M: Int64Array) -> Int32Array:
         """Rows of items, `NO_ROW` for those that are not here; negative numbers are nobody's."""

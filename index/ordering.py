@@ -53,14 +53,30 @@ def best_of(numbers_QF: Int64Array, scores_QF: Float32Array, k: int, ids_N: npt.
         k: Places wanted.
         ids_N: The id of each item number.
     """
+    num_queries, num_candidates = scores_QF.shape
     order_QF = np.argsort(-scores_QF, axis=1, kind="stable")
-    numbers_QF = np.take_along_axis(numbers_QF, order_QF, axis=1)
-    scores_QF = np.take_along_axis(scores_QF, order_QF, axis=1)
+    order_QF += num_candidates * np.arange(num_queries)[:, None]
+    numbers_QF, scores_QF = numbers_QF.take(order_QF), scores_QF.take(order_QF)
     numbers_QF[scores_QF == NO_SCORE] = NO_ITEM
-    tied_QF = (scores_QF[:, 1:] == scores_QF[:, :-1]) & (numbers_QF[:, 1:] != NO_ITEM)
+    tied_QF = scores_QF[:, 1:] == scores_QF[:, :-1]
+    if tied_QF.any():
+        _order_ties(numbers_QF, scores_QF, tied_QF & (numbers_QF[:, 1:] != NO_ITEM), ids_N)
+    return Found(numbers_QF[:, :k], scores_QF[:, :k])
+
+
+def _order_ties(
+    numbers_QF: Int64Array, scores_QF: Float32Array, tied_QF: npt.NDArray[np.bool_], ids_N: npt.NDArray[np.object_]
+) -> None:
+    """Put sorted candidates with equal scores in the order of their ids, in place.
+
+    Args:
+        numbers_QF: Sorted by score.
+        scores_QF: Theirs.
+        tied_QF: Whether each but the first is an item with the score of the one in front of it.
+        ids_N: The id of each item number.
+    """
     for q in np.flatnonzero(tied_QF.any(axis=1)).tolist():
         num_found = int(np.count_nonzero(numbers_QF[q] != NO_ITEM))
         ids = ids_N[numbers_QF[q, :num_found]].tolist()
         paired = zip((-scores_QF[q, :num_found]).tolist(), ids, numbers_QF[q, :num_found].tolist(), strict=True)
         numbers_QF[q, :num_found] = [number for _, _, number in sorted(paired)]
-    return Found(numbers_QF[:, :k], scores_QF[:, :k])

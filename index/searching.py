@@ -108,18 +108,20 @@ class Search:
         ids_N = items.numbers.ids_N
 
         def is_allowed(queries: Int64Array, numbers_QF: Int64Array) -> BoolArray:
-            if banned is None:
-                return np.ones(numbers_QF.shape, dtype=np.bool_)
+            assert banned is not None, "asked only where something is excluded"
             return ~banned.holds(queries, numbers_QF)
 
         def is_usable(queries: Int64Array, numbers_QF: Int64Array) -> BoolArray:
-            usable_QF = items.is_current(numbers_QF) & is_allowed(queries, numbers_QF)
+            usable_QF = items.is_current(numbers_QF)
+            if banned is not None:
+                usable_QF &= is_allowed(queries, numbers_QF)
             return usable_QF if kept_N is None else usable_QF & kept_N[numbers_QF]
 
         # As it is now, since numbers may have come since the plan.
         view = self._view(items)
         kept_N = None if view is None else view.kept_N
-        found = items.delta.search(self._queries_QD, self._k, ids_N, kept_N=kept_N, is_usable=is_allowed)
+        only_allowed = None if banned is None else is_allowed
+        found = items.delta.search(self._queries_QD, self._k, ids_N, kept_N=kept_N, is_usable=only_allowed)
         if fetched is None or items.main is None:
             return found
         if isinstance(fetched, FlatSegment):
@@ -141,7 +143,7 @@ class Search:
         found = self.answer(items, plan, fetched)
         counts_Q = found.counts_Q
         num_found = int(counts_Q.max()) if len(counts_Q) else min(self._k, len(items))
-        ids = items.numbers.ids_N[found.numbers_QK[:, :num_found]].tolist()
+        ids = items.numbers.ids_N.take(found.numbers_QK[:, :num_found]).tolist()
         if (counts_Q < num_found).any():
             ids = [row[:count] for row, count in zip(ids, counts_Q.tolist(), strict=True)]
         scores_QK = found.scores_QK[:, :num_found]
