@@ -17,9 +17,18 @@ from stream_app.offline_roles import OfflineRoles
 from stream_app.records import ChoiceRecord, ProgressRecord, SliceVectorRecord
 from stream_app.settings import Settings
 from stream_app.settings_rules import score_rule
-from stream_app.stages.choices import Choice, choice_record, in_parts, is_choice, queries_for, search_for, take_choices
+from stream_app.stages.choices import (
+    Choice,
+    at_one_moment,
+    choice_record,
+    in_parts,
+    is_choice,
+    queries_for,
+    search_for,
+    take_choices,
+)
 from stream_app.stages.learning import initial_state, scorer_of
-from stream_app.stages.listing import KnownItems, ListRule, ScorerInForce, offered
+from stream_app.stages.listing import KnownItems, ListRule, ScorerInForce, offered_each
 from stream_app.stages.profile import UserProfile
 from stream_app.stages.ranking import Candidates
 from stream_app.stages.scorer_epochs import ScorerStage, ServedScorer, WaitingChoice
@@ -106,12 +115,12 @@ class OfflineScoring:
         for part in in_parts(choices):
             search = search_for(part, self._candidates)
             found = nearest_items(self._roles.index, search)
-            for choice, query in zip(part, queries_for(search, part, found), strict=True):
-                assert choice.record.join_epoch is not None, "every event of a replay is strict"
-                trends = self._trends_at(choice.record.join_epoch)
-                made = choice_record(choice, *offered(query, trends, items, self._candidates), self._score)
-                if made is not None:
-                    yield made
+            for epoch, some, asking in at_one_moment(part, queries_for(search, part, found)):
+                assert epoch is not None, "every event of a replay is strict"
+                offers = offered_each(asking, self._trends_at(epoch), items, self._candidates)
+                for choice, one in zip(some, offers, strict=True):
+                    if (made := choice_record(choice, *one, self._score)) is not None:
+                        yield made
 
     def _load(self, slots: Sequence[int]) -> dict[int, WaitingChoice]:
         found = {slot: self._slots.get(slot) for slot in slots}

@@ -13,8 +13,16 @@ from stream_app.held_items import HeldItems
 from stream_app.marks import last_mark
 from stream_app.profile_runs import profile_run
 from stream_app.records import MARK_KEY, ChoiceRecord, encode
-from stream_app.stages.choices import Choice, choice_record, in_parts, queries_for, search_for, take_choices
-from stream_app.stages.listing import offered
+from stream_app.stages.choices import (
+    Choice,
+    at_one_moment,
+    choice_record,
+    in_parts,
+    queries_for,
+    search_for,
+    take_choices,
+)
+from stream_app.stages.listing import offered_each
 from stream_app.stages.score_rule import ScoreRule
 from stream_app.trend_log import TrendLog
 
@@ -94,11 +102,12 @@ class ChooseProcessor:
         for part in in_parts(choices):
             search = search_for(part, self._rule.candidates)
             queries = queries_for(search, part, await self._items.search(search))
-            for choice, query in zip(part, queries, strict=True):
-                view = await self._trends.view_for(partition, choice.record.join_epoch)
-                found = offered(query, view, self._items.known(), self._rule.candidates)
-                record = choice_record(choice, *found, self._rule.score)
-                if record is not None:
-                    made.append(record)
+            for epoch, some, asking in at_one_moment(part, queries):
+                view = await self._trends.view_for(partition, epoch)
+                found = offered_each(asking, view, self._items.known(), self._rule.candidates)
+                records = [
+                    choice_record(choice, *one, self._rule.score) for choice, one in zip(some, found, strict=True)
+                ]
+                made += [record for record in records if record is not None]
                 await asyncio.sleep(0)
         return made

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from stream_app.records import ChoiceRecord, SliceVectorRecord, pack_vector
 from stream_app.stages import learning
-from stream_app.stages.listing import Search, queries_of, search_of
+from stream_app.stages.listing import LISTS_AT_ONCE, Search, queries_of, search_of
 from stream_app.stages.profile import UserProfile, take_slice_vector
 from stream_app.stages.ranking import Candidates, Query
 from stream_app.stages.score_rule import ScoreRule, hash_of
@@ -75,6 +75,20 @@ def in_parts(choices: Sequence[Choice]) -> Iterator[Sequence[Choice]]:
     """The choices in order, at most `CHOICES_AT_ONCE` in a part."""
     for start in range(0, len(choices), CHOICES_AT_ONCE):
         yield choices[start : start + CHOICES_AT_ONCE]
+
+
+def at_one_moment(
+    choices: Sequence[Choice], queries: Sequence[Query]
+) -> Iterator[tuple[int | None, Sequence[Choice], Sequence[Query]]]:
+    """The choices in order with their queries, cut where other trends are joined, at most `LISTS_AT_ONCE` in a part;
+    with the epoch that each part joins.
+    """
+    start = 0
+    for end, choice in enumerate(choices, start=1):
+        epoch = choice.record.join_epoch
+        if end == len(choices) or choices[end].record.join_epoch != epoch or end - start == LISTS_AT_ONCE:
+            yield epoch, choices[start:end], queries[start:end]
+            start = end
 
 
 def search_for(choices: Sequence[Choice], candidates: int) -> Search:

@@ -138,14 +138,22 @@ def offered(
     query: Query, trends: TrendView, items: KnownItems, candidates: int
 ) -> tuple[Candidates, npt.NDArray[np.float64]]:
     """The candidates for a query, and their features (C, F) in the same order."""
-    found, features_CF = offered_together([query], trends, items, candidates)
-    return found[0], features_CF
+    return offered_each([query], trends, items, candidates)[0]
 
 
-def offered_together(
+def offered_each(
+    queries: Sequence[Query], trends: TrendView, items: KnownItems, candidates: int
+) -> list[tuple[Candidates, npt.NDArray[np.float64]]]:
+    """The same for each of some queries (one to `LISTS_AT_ONCE`), each as if alone."""
+    found, features_NF = _offered_together(queries, trends, items, candidates)
+    ends = np.cumsum([len(one) for one in found]).tolist()
+    return [(one, features_NF[end - len(one) : end]) for one, end in zip(found, ends, strict=True)]
+
+
+def _offered_together(
     queries: Sequence[Query], trends: TrendView, items: KnownItems, candidates: int
 ) -> tuple[list[Candidates], npt.NDArray[np.float64]]:
-    """The candidates for each of some queries, and the features (N, F) of all of them, query after query."""
+    """The candidates for each, and the features (N, F) of all of them, query after query."""
     found = [gather(query, trends, candidates, items.columns) for query in queries]
     return found, features_together(queries, found, trends, items.columns)
 
@@ -161,7 +169,7 @@ def make_lists(
     """The lists that answer the events of `records` (one to `LISTS_AT_ONCE`), each as if alone, with the trends as they
     are; `queries` by user id.
     """
-    found, features_NF = offered_together(
+    found, features_NF = _offered_together(
         [queries[record.user_id] for record in records], trends, items, rule.candidates
     )
     scores_N = scores(in_force.scorer, features_NF)

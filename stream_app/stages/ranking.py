@@ -145,7 +145,8 @@ class Candidates:
     @cached_property
     def ids(self) -> list[str]:
         """The ids of all."""
-        return list(map(self.id_of, self.rows_C.tolist()))
+        look_up = self.id_of if self.new_ids else self.item_ids.__getitem__
+        return list(map(look_up, self.rows_C.tolist()))
 
     @property
     def sources(self) -> dict[str, list[str]]:

@@ -52,22 +52,53 @@ class Network:
         return cls(*(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
 
 
-def outputs(network: Network, rows_NF: Floats) -> Floats:
+@dataclass(frozen=True)
+class Forward:
+    """Rows on their way through the network, in blocks.
+
+    Args:
+        num_rows: N; what stands behind the last row means nothing.
+        rows_BRF: The rows, zeros behind the last.
+        first_BRK: The values of the first hidden layer.
+        second_BRK: The values of the second.
+    """
+
+    num_rows: int
+    rows_BRF: Floats
+    first_BRK: Floats
+    second_BRK: Floats
+
+    @property
+    def second_NK(self) -> Floats:
+        """The values of the second hidden layer, row by row."""
+        return _rows_of(self.second_BRK)[: self.num_rows]
+
+
+def forward(network: Network, rows_NF: Floats) -> Forward:
+    """The hidden layers of rows."""
+    rows_BRF = _blocks(rows_NF)
+    first_BRK = _layer(rows_BRF, network.first_FK, network.first_bias_K)
+    return Forward(len(rows_NF), rows_BRF, first_BRK, _layer(first_BRK, network.second_KK, network.second_bias_K))
+
+
+def outputs(network: Network, made: Forward) -> Floats:
     """The output of each row, shape (N,)."""
-    return np.asarray(np.einsum("nk,k->n", _hidden(network, rows_NF)[1], network.out_K))
+    return np.asarray(np.einsum("nk,k->n", made.second_NK, network.out_K))
 
 
-def gradient(network: Network, rows_NF: Floats, errors_N: Floats) -> Floats:
+def gradient(network: Network, made: Forward, errors_N: Floats) -> Floats:
     """The gradient (P,) of ``sum of errors · outputs`` by the parameters."""
-    first_NK, second_NK = _hidden(network, rows_NF)
-    below_second_NK = errors_N[:, None] * network.out_K * (second_NK > 0)
-    below_first_NK = _times(below_second_NK, network.second_KK.T) * (first_NK > 0)
+    # Rows behind the last have no error, so they add nothing.
+    below_second_BRK = _blocks(errors_N[:, None]) * network.out_K
+    below_second_BRK *= made.second_BRK > 0
+    below_first_BRK: Floats = np.matmul(below_second_BRK, network.second_KK.T)
+    below_first_BRK *= made.first_BRK > 0
     parts = (
-        _outer_sums(rows_NF, below_first_NK),
-        below_first_NK.sum(axis=0),
-        _outer_sums(first_NK, below_second_NK),
-        below_second_NK.sum(axis=0),
-        np.einsum("n,nk->k", errors_N, second_NK),
+        _outer_sums(made.rows_BRF, below_first_BRK),
+        _rows_of(below_first_BRK)[: made.num_rows].sum(axis=0),
+        _outer_sums(made.first_BRK, below_second_BRK),
+        _rows_of(below_second_BRK)[: made.num_rows].sum(axis=0),
+        np.einsum("n,nk->k", errors_N, made.second_NK),
     )
     return np.concatenate([part.ravel() for part in parts])
 
@@ -85,14 +116,6 @@ def start_parameters(num_features: int) -> Floats:
     return np.concatenate([part.ravel() for part in parts])
 
 
-def _hidden(network: Network, rows_NF: Floats) -> tuple[Floats, Floats]:
-    """The values of both hidden layers, (N, K) each."""
-    first_BRK = _layer(_blocks(rows_NF), network.first_FK, network.first_bias_K)
-    second_BRK = _layer(first_BRK, network.second_KK, network.second_bias_K)
-    num_rows, num_hidden = len(rows_NF), len(network.out_K)
-    return first_BRK.reshape(-1, num_hidden)[:num_rows], second_BRK.reshape(-1, num_hidden)[:num_rows]
-
-
 def _layer(rows_BRF: Floats, matrix_FK: Floats, bias_K: Floats) -> Floats:
     """The values of a layer (B, R, K); rows behind the last are computed with it and mean nothing."""
     values_BRK: Floats = np.matmul(rows_BRF, matrix_FK)
@@ -100,16 +123,15 @@ def _layer(rows_BRF: Floats, matrix_FK: Floats, bias_K: Floats) -> Floats:
     return np.maximum(values_BRK, 0.0, out=values_BRK)
 
 
-def _times(rows_NF: Floats, matrix_FK: Floats) -> Floats:
-    """The matrix product (N, K); a row's does not depend on the others."""
-    products_BRK: Floats = np.matmul(_blocks(rows_NF), matrix_FK)
-    return products_BRK.reshape(-1, matrix_FK.shape[1])[: len(rows_NF)]
-
-
-def _outer_sums(left_NF: Floats, right_NK: Floats) -> Floats:
+def _outer_sums(left_BRF: Floats, right_BRK: Floats) -> Floats:
     """The sum (F, K) of the rows' outer products, block by block."""
-    products_BFK: Floats = np.matmul(_blocks(left_NF).transpose(0, 2, 1), _blocks(right_NK))
+    products_BFK: Floats = np.matmul(left_BRF.transpose(0, 2, 1), right_BRK)
     return np.asarray(products_BFK.sum(axis=0))
+
+
+def _rows_of(values_BRK: Floats) -> Floats:
+    """The values row by row, also those behind the last."""
+    return values_BRK.reshape(-1, values_BRK.shape[2])
 
 
 def _blocks(rows_NF: Floats) -> Floats:

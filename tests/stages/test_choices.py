@@ -11,14 +11,16 @@ from stream_app.stages.choices import (
     MAX_NEGATIVES,
     WHOLE_ONE_IN,
     Choice,
+    at_one_moment,
     choice_hash,
     choice_record,
     queries_for,
     search_for,
     take_choices,
 )
+from stream_app.stages.listing import LISTS_AT_ONCE
 from stream_app.stages.profile import UserProfile
-from stream_app.stages.ranking import Candidates
+from stream_app.stages.ranking import Candidates, Query
 from stream_app.stages.score_rule import ScoreRule
 from tests.stages.test_profile import vector
 from tests.stages.test_ranking import named
@@ -77,6 +79,20 @@ def test_the_index_is_asked_with_the_vector_before_the_choice() -> None:
     first, second = queries_for(search, choices, [list("abcdefgh")] * 2)
     assert (list(first.from_index), list(second.from_index)) == (list("abcdef"), list("abcdefg"))
     assert (set(first.seen), list(second.recent)) == ({"p"}, ["q", "p"])
+
+
+def test_choices_are_cut_where_they_join_other_trends() -> None:
+    epochs = [None] * (LISTS_AT_ONCE + 1) + [4, 4, 5, 4]
+    choices = [Choice(taken(["p", f"q{n}"], join_epoch=epoch), UserProfile()) for n, epoch in enumerate(epochs)]
+    queries = [Query(seen=(), recent=(), silent_ms=n) for n in range(len(choices))]
+    parts = list(at_one_moment(choices, queries))
+    assert [(epoch, len(some)) for epoch, some, _ in parts] == [
+        *((None, LISTS_AT_ONCE), (None, 1)),
+        *((4, 2), (5, 1), (4, 1)),
+    ]
+    assert [choice for _, some, _ in parts for choice in some] == choices
+    assert [query for _, _, some in parts for query in some] == queries
+    assert list(at_one_moment([], [])) == []
 
 
 def choice_of(item_id: str, ts_ms: int) -> Choice:

@@ -171,6 +171,35 @@ def test_a_sample_keeps_the_chosen_and_no_row_twice(num_candidates: int, max_neg
     assert num_stood_for == pytest.approx(num_candidates if max_negatives else 1)
 
 
+def plain_sample(features_CF: npt.NDArray[np.float64], chosen: int, max_negatives: int) -> list[int]:
+    """Oracle: the rows of a sample, found one after the other."""
+    others = [row for row in range(len(features_CF)) if row != chosen]
+    if len(others) <= max_negatives:
+        return [chosen, *others]
+    ranked = [
+        sorted(others, key=lambda row: (-features_CF[row, column], row)) for column in range(features_CF.shape[1])
+    ]
+    in_turn = dict.fromkeys(row for ranks in zip(*ranked, strict=True) for row in ranks)
+    foremost = sorted(list(in_turn)[: max_negatives // 2])
+    rest = [row for row in others if row not in foremost]
+    places = np.linspace(0, len(rest) - 1, max_negatives - len(foremost)).astype(np.int64)
+    return [chosen, *foremost, *(rest[place] for place in places)]
+
+
+@given(st.integers(1, 90), st.integers(0, 30), st.integers(1, 5), st.integers(0, 10**6))
+@examples(50)
+def test_a_sample_is_what_sorting_all_rows_by_each_feature_gives(
+    num_candidates: int, max_negatives: int, num_values: int, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    # Few different values, so that many rows tie and features name the same ones.
+    features_CF = generator.integers(num_values, size=(num_candidates, 4)).astype(np.float64)
+    features_CF[:, 3] = np.arange(num_candidates)
+    chosen = int(generator.integers(num_candidates))
+    made = sample(features_CF, chosen, max_negatives)
+    assert made.features_CF[:, 3].astype(int).tolist() == plain_sample(features_CF, chosen, max_negatives)
+
+
 def test_a_row_that_counts_three_times_teaches_what_three_rows_do() -> None:
     generator = np.random.default_rng(8)
     features_CF = generator.standard_normal((5, 4))

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from stream_app.stages.scoring_network import NUM_HIDDEN, Network, gradient, outputs, start_parameters
+from stream_app.stages.scoring_network import NUM_HIDDEN, Network, forward, gradient, start_parameters
+from stream_app.stages.scoring_network import outputs as outputs_of
+
+
+def outputs(network: Network, rows_NF: npt.NDArray[np.float64]) -> npt.NDArray[np.floating]:
+    """The outputs of rows."""
+    return outputs_of(network, forward(network, rows_NF))
 
 
 def test_one_unit_by_hand() -> None:
@@ -32,7 +39,8 @@ def test_the_gradient_is_that_of_differences() -> None:
         (weighed(parameters + step * unit) - weighed(parameters - step * unit)) / (2 * step)
         for unit in np.eye(len(parameters))
     ]
-    found = gradient(Network.of(parameters, 3, 4), rows_NF, errors_N)
+    network = Network.of(parameters, 3, 4)
+    found = gradient(network, forward(network, rows_NF), errors_N)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
