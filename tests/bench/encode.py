@@ -43,10 +43,14 @@ from tests.bench.plain_model import (
     largest_difference,
     plain_variants,
 )
+from tests.bench.run_cost import ENCODE, SEQUENCE, OneByOne, RunCosts, run_costs
 from tests.bench.timing import Task, Took, cpu_ratios, in_turn, median_cpu_s, median_wall_s
 
 RATE_TARGET: Final = 0.9
 """Slices per processor second of the stage, over those of the plain call."""
+ENCODE_RUN_TARGET_MS: Final = 0.6
+SEQUENCE_RUN_TARGET_MS: Final = 0.25
+"""Processor time of a run of one event in the roles themselves."""
 GROWTH_TARGET: Final = 1.1
 """What an event costs a user of 5,000 events, over one of 50."""
 
@@ -188,7 +192,11 @@ def history_rows(costs: HistoryCosts) -> list[list[str]]:
 
 
 def result_of(
-    ways: Mapping[str, Way], times: Mapping[str, Sequence[Took]], num_slices: int, costs: HistoryCosts
+    ways: Mapping[str, Way],
+    times: Mapping[str, Sequence[Took]],
+    num_slices: int,
+    costs: HistoryCosts,
+    runs: RunCosts,
 ) -> BenchResult:
     """The figures; each way's own are in the details."""
     ratios = cpu_ratios(times[PLAIN], times[STAGE])
@@ -205,6 +213,8 @@ def result_of(
         "all_again_over_event_at_5000": Figure(
             median_cpu_s(costs.all_again[5_000]) / median_cpu_s(costs.by_roles[5_000])
         ),
+        "encode_run_of_one_ms": Figure(runs.median_ms(ENCODE), ENCODE_RUN_TARGET_MS, "lower"),
+        "sequence_run_of_one_ms": Figure(runs.median_ms(SEQUENCE), SEQUENCE_RUN_TARGET_MS, "lower"),
         "slices": Figure(num_slices),
     }
     details = {
@@ -228,7 +238,8 @@ def run(options: Any) -> int:
     item_ids, _ = work.encoder.item_vectors()
     costs = history_costs(work.settings, work.encoder, item_ids, options.events, options.again)
     print(f"{table(HISTORY_COLUMNS, history_rows(costs))}\n")
-    result = result_of(ways, times, work.num_slices, costs)
+    runs = run_costs(OneByOne(work.settings, work.encoder, options.single), options.rounds)
+    result = result_of(ways, times, work.num_slices, costs, runs)
     details = {**result.details, "missing": missing, "mean_events": mean_events, "rounds": options.rounds}
     return finish(BenchResult(result.bench, result.figures, details))
 
@@ -240,6 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="of the timing")
     parser.add_argument("--events", type=int, default=160, help="of each length of a history, one at a time")
     parser.add_argument("--again", type=int, default=5, help="times that histories are encoded again")
+    parser.add_argument("--single", type=int, default=600, help="events that are runs of their own")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out, which takes a minute")
     options: Any = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
 from encoders.compression import compressed
-from stream_app.records import unpack_vector
+from stream_app.records import SliceRecord, SliceVectorRecord, unpack_vector
+from stream_app.slice_encoding import encode_slices
 from tests.bench.encode import PLAIN, STAGE, Way, Work, cpu_flags, example_work, history_rows, result_of
 from tests.bench.history_cost import LENGTHS, HistoryCosts, OneUser
 from tests.bench.plain_model import PLAIN_BATCH, Variant, largest_difference, plain_call, plain_variants
+from tests.bench.run_cost import ENCODE, SEQUENCE, OneByOne, RunCosts, outputs_of, run_costs, slice_runs
 from tests.bench.timing import Took
 from tests.encoders.cases import made_up_model
 
@@ -65,16 +70,32 @@ def test_a_memory_that_enters_the_encoder_is_refused() -> None:
         plain_call(made_up_model(3, merge="tokens").model)
 
 
+def test_events_one_by_one_come_to_the_vectors_of_the_stage(work: Work) -> None:
+    alone = OneByOne(work.settings, work.encoder, 40)
+    with ThreadPoolExecutor(1) as executor:
+        caused = asyncio.run(outputs_of(alone.sequence(), alone.runs()))
+        vectors = asyncio.run(outputs_of(alone.encode(executor), slice_runs(caused)))
+    made = [msgspec.json.decode(one.value or b"", type=SliceVectorRecord) for run in vectors for one in run if one.key]
+    rows = [row for run in slice_runs(caused) for row in zip(run.keys, run.values, strict=True)]
+    records = [msgspec.json.decode(value or b"", type=SliceRecord) for key, value in rows if key]
+    wanted = encode_slices(work.encoder, records, {}, work.settings.event_types)
+    assert [one.slice_vector for one in made] == [one.slice_vector for one in wanted]
+    assert run_costs(alone, 1).num_runs == {SEQUENCE: 40, ENCODE: len(slice_runs(caused))}
+
+
 def test_figures_are_medians_of_the_rounds() -> None:
     times = {STAGE: [Took(1.0, 9.0), Took(2.0, 9.0)], PLAIN: [Took(2.0, 9.0), Took(2.0, 9.0)]}
     ways = {name: Way(lambda: None, 0.0) for name in times}
     by_roles = {length: [Took(0.002 if length == 5_000 else 0.001, 1.0)] for length in LENGTHS}
     costs = HistoryCosts(by_roles, {length: [Took(0.01, 1.0)] for length in LENGTHS}, by_roles)
-    result = result_of(ways, times, 100, costs)
+    runs = RunCosts({SEQUENCE: 10, ENCODE: 20}, {role: [Took(0.01, 1.0)] for role in (SEQUENCE, ENCODE)})
+    result = result_of(ways, times, 100, costs, runs)
     rate = result.figures["stage_rate_over_plain"]
     assert (rate.value, rate.spread, rate.reached) == (1.5, (1.0, 2.0), True)
     assert result.figures["stage_slices_per_cpu_s"].value == pytest.approx(100 / 1.5)
     assert result.figures["event_at_5000_over_50"].value == 2.0
+    assert result.figures["encode_run_of_one_ms"].value == pytest.approx(0.5)
+    assert result.figures["sequence_run_of_one_ms"].value == pytest.approx(1.0)
     assert result.figures["last_200_again_over_event_at_5000"].value == 5.0
     assert history_rows(costs)[0] == ["10", "1.00", "10.00", "1.00"]
 
