@@ -37,9 +37,10 @@ from stream_app.faustkit.outbox import Outbox
 from stream_app.faustkit.producing import Writer
 from stream_app.item_contents import item_content
 from stream_app.item_reading import ITEMS_AT_ONCE, TowerVectors, judged
-from stream_app.item_share import CatalogueNews, ItemShare, catalogue_news, in_parts
+from stream_app.item_share import CatalogueNews, ItemShare, catalogue_news
 from stream_app.kafka import partition_of
 from stream_app.stages.clean import Rejection
+from stream_app.stages.parts import in_parts
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from encoders.item_reader import ItemReader

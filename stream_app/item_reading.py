@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from encoders.item_features import ItemContent
 from stream_app.errors import ModelError
-from stream_app.item_share import in_parts
 from stream_app.models import as_model_error, load_encoder, model_folder
 from stream_app.settings import Settings
+from stream_app.stages.parts import in_parts
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from encoders.item_reader import ItemReader

@@ -7,10 +7,9 @@ the offset that its marker names. A vector that is there already is not publishe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -28,8 +27,6 @@ from stream_app.records import (
     pack_vector,
 )
 from stream_app.stages.clean import Rejection
-
-Some = TypeVar("Some")
 
 _MARKER = msgspec.json.Decoder(VectorsCompleteRecord)
 
@@ -139,9 +136,3 @@ class ItemShare:
 
 def _digest(value: bytes | None) -> bytes | None:
     return None if value is None else blake2b(value, digest_size=8).digest()
-
-
-def in_parts(items: Sequence[Some], num_each: int) -> Iterator[Sequence[Some]]:
-    """Some at a time, in order."""
-    for start in range(0, len(items), num_each):
-        yield items[start : start + num_each]

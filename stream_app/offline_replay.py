@@ -31,15 +31,16 @@ from stream_app.settings_rules import clean_rules
 from stream_app.stages.encoding import newest_revisions
 from stream_app.stages.item_columns import ItemColumns
 from stream_app.stages.listing import (
+    LISTS_AT_ONCE,
     KnownItems,
     ListRule,
     ScorerInForce,
     by_epoch,
-    in_parts,
     index_version,
     make_lists,
     take_vectors,
 )
+from stream_app.stages.parts import in_parts
 from stream_app.stages.profile import UserProfile
 
 OnTaken = Callable[[int], None]
@@ -152,7 +153,7 @@ class OfflineReplay:
             scorer = self._scoring.in_force(self._rule.score.joined(join_epoch))
             made = [
                 one
-                for part in in_parts(group)
+                for part in in_parts(group, LISTS_AT_ONCE)
                 for one in make_lists(part, queries, trends, self._items, self._rule, scorer)
             ]
             self._users_with_list.update(one.user_id for one in made)

@@ -18,10 +18,10 @@ from stream_app.records import ChoiceRecord, ProgressRecord, SliceVectorRecord
 from stream_app.settings import Settings
 from stream_app.settings_rules import score_rule
 from stream_app.stages.choices import (
+    CHOICES_AT_ONCE,
     Choice,
     at_one_moment,
     choice_record,
-    in_parts,
     is_choice,
     queries_for,
     search_for,
@@ -29,6 +29,7 @@ from stream_app.stages.choices import (
 )
 from stream_app.stages.learning import initial_state, scorer_of
 from stream_app.stages.listing import KnownItems, ListRule, ScorerInForce, offered_each
+from stream_app.stages.parts import in_parts
 from stream_app.stages.profile import UserProfile
 from stream_app.stages.ranking import Candidates
 from stream_app.stages.scorer_epochs import ScorerStage, ServedScorer, WaitingChoice
@@ -112,7 +113,7 @@ class OfflineScoring:
         return sorted(choices, key=lambda choice: choice.record.join_epoch or 0)
 
     def _told(self, choices: Sequence[Choice], items: KnownItems) -> Iterator[ChoiceRecord]:
-        for part in in_parts(choices):
+        for part in in_parts(choices, CHOICES_AT_ONCE):
             search = search_for(part, self._candidates)
             found = nearest_items(self._roles.index, search)
             for epoch, some, asking in at_one_moment(part, queries_for(search, part, found)):

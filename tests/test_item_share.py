@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from stream_app.faustkit import OutRecord, Run
-from stream_app.item_share import ItemShare, catalogue_news, in_parts
+from stream_app.item_share import ItemShare, catalogue_news
 from stream_app.records import VECTORS_KEY, Item, VectorsCompleteRecord, encode
 
 VECTORS_ND = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -84,11 +82,3 @@ def test_of_each_item_the_newest_record_counts_and_bad_ones_are_left_out() -> No
     assert [(place, why.reason) for place, why in news.refused] == [(1, "not_json"), (4, "key_mismatch")]
     news = catalogue_news(Run("items", 0, range(4), keys[:4], values[:4], [0] * 4, [()] * 4))
     assert (news.told, news.gone, news.places["a"]) == ({"a": second}, ["b"], 3)
-
-
-@settings(deadline=None)
-@given(st.lists(st.text(max_size=2), max_size=9), st.integers(1, 4))
-def test_parts_are_the_whole(items: list[str], size: int) -> None:
-    parts = [list(part) for part in in_parts(items, size)]
-    assert [item for part in parts for item in part] == items
-    assert all(0 < len(part) <= size for part in parts)

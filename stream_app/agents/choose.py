@@ -14,15 +14,16 @@ from stream_app.marks import last_mark
 from stream_app.profile_runs import profile_run
 from stream_app.records import MARK_KEY, ChoiceRecord, encode
 from stream_app.stages.choices import (
+    CHOICES_AT_ONCE,
     Choice,
     at_one_moment,
     choice_record,
-    in_parts,
     queries_for,
     search_for,
     take_choices,
 )
 from stream_app.stages.listing import offered_each
+from stream_app.stages.parts import in_parts
 from stream_app.stages.score_rule import ScoreRule
 from stream_app.trend_log import TrendLog
 
@@ -99,7 +100,7 @@ class ChooseProcessor:
     async def _records(self, choices: Sequence[Choice], partition: int) -> list[ChoiceRecord]:
         await self._items.catch_up(choice.record for choice in choices)
         made: list[ChoiceRecord] = []
-        for part in in_parts(choices):
+        for part in in_parts(choices, CHOICES_AT_ONCE):
             search = search_for(part, self._rule.candidates)
             queries = queries_for(search, part, await self._items.search(search))
             for epoch, some, asking in at_one_moment(part, queries):

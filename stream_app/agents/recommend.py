@@ -13,7 +13,8 @@ from stream_app.held_items import HeldItems
 from stream_app.profile_runs import profile_run
 from stream_app.records import SliceVectorRecord, encode
 from stream_app.scorer_view import ScorerLog
-from stream_app.stages.listing import ListRule, by_epoch, in_parts, make_lists, queries_of, search_of, take_vectors
+from stream_app.stages.listing import LISTS_AT_ONCE, ListRule, by_epoch, make_lists, queries_of, search_of, take_vectors
+from stream_app.stages.parts import in_parts
 from stream_app.stages.profile import UserProfile
 from stream_app.trend_log import TrendLog
 
@@ -101,7 +102,7 @@ class RecommendProcessor:
         for join_epoch, group in by_epoch(asked):
             view = await self._trends.view_for(partition, join_epoch)
             in_force = await self._scorers.scorer_for(partition, self._rule.score.joined(join_epoch))
-            for part in in_parts(group):
+            for part in in_parts(group, LISTS_AT_ONCE):
                 made = make_lists(part, queries, view, self._items.known(), self._rule, in_force)
                 lists += [
                     OutRecord(self._topics.recommendations, partition, tables.key_of(one.user_id), encode(one))

@@ -45,7 +45,7 @@ from stream_app.kafka_client import mend_clients
 
 log = logging.getLogger("sliceflow.faustkit")
 
-QUEUED_RUNS = 4
+QUEUED_MESSAGES = 4
 """Messages waiting for an agent of a per-message topic; when full, nothing more is fetched. Lanes bound runs."""
 
 COMMIT_INTERVAL_S = 0.25
@@ -394,7 +394,7 @@ def _faust_settings(config: AppConfig) -> dict[str, Any]:
         "TableManager": BatchTableManager,
         "topic_allow_declare": False,
         "topic_disable_leader": True,
-        "stream_buffer_maxsize": QUEUED_RUNS,
+        "stream_buffer_maxsize": QUEUED_MESSAGES,
         "stream_wait_empty": True,
         "stream_recovery_delay": 0.0,
         "processing_guarantee": "at_least_once",

@@ -25,7 +25,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
 from stream_app.faustkit.effects import OutRecord
-from stream_app.faustkit.request_line import RequestLine, Target
+from stream_app.faustkit.request_line import Batch, Outcomes, RequestLine, Target
 
 log = logging.getLogger("sliceflow.faustkit")
 
@@ -83,15 +83,6 @@ class Writer:
         return Batch(target, bytes(builder.build()), num_records)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """A whole record batch for one partition, ready to be sent."""
-
-    target: Target
-    data: bytes
-    num_records: int
-
-
 class BatchClient:
     """Sends record batches, several partitions in one request, until each is acknowledged by all in-sync replicas.
 
@@ -106,7 +97,7 @@ class BatchClient:
         self._client_id = client_id
         self._delivery_s = delivery_s
         self._new_topics: set[str] = set()
-        self._lines: dict[int, RequestLine[Batch, int | errors.KafkaError]] = {}
+        self._lines: dict[int, RequestLine] = {}
         self._kafka: AIOKafkaClient | None = None
 
     async def start(self) -> None:
@@ -189,14 +180,14 @@ class BatchClient:
                 groups.setdefault(leader, []).append(batch)
         return groups
 
-    def _line(self, node: int) -> RequestLine[Batch, int | errors.KafkaError]:
+    def _line(self, node: int) -> RequestLine:
         """What waits for a broker."""
         line = self._lines.get(node)
         if line is None:
             line = self._lines[node] = RequestLine(partial(self._request, node))
         return line
 
-    async def _request(self, node: int, batches: Sequence[Batch]) -> dict[Target, int | errors.KafkaError]:
+    async def _request(self, node: int, batches: Sequence[Batch]) -> Outcomes:
         """One produce request: for each partition the offset, or what went wrong."""
         topics: dict[str, list[tuple[int, bytes]]] = {}
         for batch in batches:

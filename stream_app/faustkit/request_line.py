@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+
+from aiokafka.errors import KafkaError
 
 LARGE_BYTES = 256 * 1024
 """So much is worth a request of its own, sent at once: what it carries costs more than what every request costs, and
@@ -15,49 +16,44 @@ the next one can be on its way while the broker works off this one."""
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
 """Bytes of one request of gathered batches. Brokers take 100 MiB (`socket.request.max.bytes`)."""
 
-Outcome = TypeVar("Outcome")
 Target = tuple[str, int]
 """Topic and partition."""
 
-
-class Sendable(Protocol):
-    """What a request is made of: bytes for one partition."""
-
-    @property
-    def target(self) -> Target:
-        """Topic and partition; a request holds one batch for each at most."""
-
-    @property
-    def data(self) -> bytes:
-        """What is sent."""
-
-
-Batch = TypeVar("Batch", bound=Sendable)
-Request = Callable[[Sequence[Batch]], Awaitable[dict[Target, Outcome]]]
+Outcomes = dict[Target, int | KafkaError]
+"""Of each batch of a request the offset of its first record, or what went wrong."""
 
 
 @dataclass(frozen=True)
-class _Waiting(Generic[Batch, Outcome]):
+class Batch:
+    """A whole record batch for one partition, ready to be sent."""
+
+    target: Target
+    data: bytes
+    num_records: int
+
+
+@dataclass(frozen=True)
+class _Waiting:
     batches: Sequence[Batch]
-    answer: asyncio.Future[dict[Target, Outcome]]
+    answer: asyncio.Future[Outcomes]
 
 
-class RequestLine(Generic[Batch, Outcome]):
+class RequestLine:
     """Gathers small batches for one broker: small requests when idle, large ones under load, without a timer.
 
     A broker works off the requests of one connection one after the other, so a second small request on its way would
     not be done earlier; it would only cost both sides what a request costs.
 
     Args:
-        request: Sends one request, and says for each of its batches what became of it.
+        request: Sends one request, with one batch for each of its partitions, and says what became of each.
     """
 
-    def __init__(self, request: Request[Batch, Outcome]) -> None:
+    def __init__(self, request: Callable[[Sequence[Batch]], Awaitable[Outcomes]]) -> None:
         self._request = request
-        self._waiting: deque[_Waiting[Batch, Outcome]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    async def send(self, batches: Sequence[Batch]) -> dict[Target, Outcome]:
+    async def send(self, batches: Sequence[Batch]) -> Outcomes:
         """Send batches, one for each of several partitions, in a request with whatever else waits.
 
         Returns:
@@ -65,7 +61,7 @@ class RequestLine(Generic[Batch, Outcome]):
         """
         if _num_bytes(batches) >= LARGE_BYTES:
             return await self._request(batches)
-        answer: asyncio.Future[dict[Target, Outcome]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Outcomes] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(batches, answer))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work_off())
@@ -85,10 +81,10 @@ class RequestLine(Generic[Batch, Outcome]):
                     if not waiting.answer.done():
                         waiting.answer.set_result({one.target: outcomes[one.target] for one in waiting.batches})
 
-    def _take(self) -> list[_Waiting[Batch, Outcome]]:
+    def _take(self) -> list[_Waiting]:
         """What goes next, in the order in which it came; who has a batch for a partition that is in it goes later."""
-        taken: list[_Waiting[Batch, Outcome]] = []
-        left: deque[_Waiting[Batch, Outcome]] = deque()
+        taken: list[_Waiting] = []
+        left: deque[_Waiting] = deque()
         targets: set[Target] = set()
         size_bytes = 0
         for waiting in self._waiting:
@@ -104,5 +100,5 @@ class RequestLine(Generic[Batch, Outcome]):
         return taken
 
 
-def _num_bytes(batches: Sequence[Sendable]) -> int:
+def _num_bytes(batches: Sequence[Batch]) -> int:
     return sum(len(batch.data) for batch in batches)

@@ -71,12 +71,6 @@ def is_choice(record: SliceVectorRecord, profile: UserProfile) -> bool:
     return record.fresh and profile.release == record.release and item_id not in profile.seen and item_id not in before
 
 
-def in_parts(choices: Sequence[Choice]) -> Iterator[Sequence[Choice]]:
-    """The choices in order, at most `CHOICES_AT_ONCE` in a part."""
-    for start in range(0, len(choices), CHOICES_AT_ONCE):
-        yield choices[start : start + CHOICES_AT_ONCE]
-
-
 def at_one_moment(
     choices: Sequence[Choice], queries: Sequence[Query]
 ) -> Iterator[tuple[int | None, Sequence[Choice], Sequence[Query]]]:

@@ -7,7 +7,7 @@ Shapes: U users, D dimensions, F features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -107,12 +107,6 @@ def by_epoch(asked: Sequence[SliceVectorRecord]) -> list[tuple[int | None, list[
     for record in asked:
         groups.setdefault(record.join_epoch, []).append(record)
     return sorted(groups.items(), key=lambda group: (group[0] is None, group[0] or 0))
-
-
-def in_parts(asked: Sequence[SliceVectorRecord]) -> Iterator[Sequence[SliceVectorRecord]]:
-    """The records in order, at most `LISTS_AT_ONCE` in a part."""
-    for start in range(0, len(asked), LISTS_AT_ONCE):
-        yield asked[start : start + LISTS_AT_ONCE]
 
 
 def search_of(users: Sequence[str], profiles: Mapping[str, UserProfile], candidates: int) -> Search:

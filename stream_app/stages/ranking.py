@@ -148,11 +148,6 @@ class Candidates:
         look_up = self.id_of if self.new_ids else self.item_ids.__getitem__
         return list(map(look_up, self.rows_C.tolist()))
 
-    @property
-    def sources(self) -> dict[str, list[str]]:
-        """The sources that brought each, by item id."""
-        return dict(zip(self.ids, self.sources_at(np.arange(len(self))), strict=True))
-
     def place_of(self, item_id: str) -> int:
         """The place of an item; -1 where it is none of them."""
         return self.ids.index(item_id) if item_id in self.ids else -1

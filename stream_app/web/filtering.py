@@ -58,7 +58,8 @@ async def added_lines(service: Service, user_id: str, lines: list[RankedItem], q
         popular = held.trends.popular(10 * MAX_COUNT)
         found += fitting_lines(held, popular, wanted, found, "popular")
     if wanted.num_missing(found) > 0:
-        found += await service.compute(lambda: fitting_lines(held, _newest(held), wanted, found, "catalogue"))
+        newest = held.catalogue.newest(MAX_LOOKED_AT)  # here, where no record can come in between
+        found += await service.compute(lambda: fitting_lines(held, newest, wanted, found, "catalogue"))
     return found
 
 
@@ -105,8 +106,3 @@ def _wanted(held: Held, user_id: str, listed: Sequence[RankedItem], query: ListQ
     slices = [] if user is None else user.seen_slices()
     seen = frozenset(event.item_id for part in slices for event in part.events)
     return Wanted(query, user_vector(held, user_id), frozenset(line.item_id for line in listed), seen)
-
-
-def _newest(held: Held) -> list[str]:
-    """Items whose records came last, the newest first."""
-    return list(held.catalogue)[: -MAX_LOOKED_AT - 1 : -1]

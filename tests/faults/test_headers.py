@@ -9,7 +9,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from stream_app.faustkit.producing import Batch, BatchClient
+from stream_app.faustkit.producing import BatchClient
+from stream_app.faustkit.request_line import Batch
 from stream_app.kafka import connection
 from stream_app.records import STRICT_HEADER, TICK_HEADER
 from stream_app.topics import EVENTS

@@ -11,39 +11,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.faustkit import request_line
-from stream_app.faustkit.request_line import LARGE_BYTES, RequestLine
-
-Target = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A batch as far as the line looks at it."""
-
-    target: Target
-    data: bytes
+from stream_app.faustkit.request_line import LARGE_BYTES, Batch, Outcomes, RequestLine
 
 
 @dataclass
 class Broker:
-    """Answers each batch with its own bytes, once it is let."""
+    """Answers each batch with its own offset, once it is let."""
 
-    requests: list[list[Piece]] = field(default_factory=list)
+    requests: list[list[Batch]] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
 
-    async def answer(self, batches: Sequence[Piece]) -> dict[Target, bytes]:
+    async def answer(self, batches: Sequence[Batch]) -> Outcomes:
         """As a broker does."""
         self.requests.append(list(batches))
         await self.gate.wait()
         if self.error is not None:
             raise self.error
-        return {batch.target: batch.data for batch in batches}
+        return {batch.target: offset_of(batch.data) for batch in batches}
 
 
-def piece(partition: int, data: bytes = b"x") -> Piece:
+def offset_of(data: bytes) -> int:
+    """Another for each content."""
+    return int.from_bytes(b"\1" + data)
+
+
+def piece(partition: int, data: bytes = b"x") -> Batch:
     """A batch for a partition."""
-    return Piece(("topic", partition), data)
+    return Batch(("topic", partition), data, num_records=1)
 
 
 @given(
@@ -55,9 +50,9 @@ def piece(partition: int, data: bytes = b"x") -> Piece:
 def test_everybody_gets_the_own_answers_and_each_batch_goes_once(
     publications: list[dict[int, bytes]], num_at_first: int
 ) -> None:
-    async def scenario() -> tuple[list[dict[Target, bytes]], Broker]:
+    async def scenario() -> tuple[list[Outcomes], Broker]:
         broker = Broker()
-        line: RequestLine[Piece, bytes] = RequestLine(broker.answer)
+        line = RequestLine(broker.answer)
         sends = []
         for number, wanted in enumerate(publications):
             sends.append(asyncio.create_task(line.send([piece(*one) for one in wanted.items()])))
@@ -67,20 +62,20 @@ def test_everybody_gets_the_own_answers_and_each_batch_goes_once(
         return await asyncio.gather(*sends), broker
 
     answers, broker = asyncio.run(scenario())
-    assert answers == [{("topic", one): data for one, data in wanted.items()} for wanted in publications]
+    assert answers == [{("topic", one): offset_of(data) for one, data in wanted.items()} for wanted in publications]
     sent = [(batch.target[1], batch.data) for request in broker.requests for batch in request]
     assert sorted(sent) == sorted(pair for wanted in publications for pair in wanted.items())
     assert all(len({batch.target for batch in request}) == len(request) for request in broker.requests)
 
 
 def requests_of(
-    *publications: Sequence[Piece], error: Exception | None = None
-) -> tuple[list[list[Piece]], list[object]]:
+    *publications: Sequence[Batch], error: Exception | None = None
+) -> tuple[list[list[Batch]], list[object]]:
     """The requests for publications that all come while the first one's is on its way, and what came of each."""
 
-    async def scenario() -> tuple[list[list[Piece]], list[object]]:
+    async def scenario() -> tuple[list[list[Batch]], list[object]]:
         broker = Broker(error=error)
-        line: RequestLine[Piece, bytes] = RequestLine(broker.answer)
+        line = RequestLine(broker.answer)
         sends = [asyncio.create_task(line.send(publications[0]))]
         async with asyncio.timeout(10):
             while not broker.requests:

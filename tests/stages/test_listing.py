@@ -16,7 +16,6 @@ from stream_app.stages.listing import (
     ListRule,
     ScorerInForce,
     by_epoch,
-    in_parts,
     index_version,
     make_list,
     make_lists,
@@ -25,6 +24,7 @@ from stream_app.stages.listing import (
     search_of,
     take_vectors,
 )
+from stream_app.stages.parts import in_parts
 from stream_app.stages.profile import UserProfile
 from stream_app.stages.score_rule import ScoreRule
 from tests.stages.test_profile import vector
@@ -112,7 +112,7 @@ def test_lists_made_together_are_those_made_alone() -> None:
     queries = queries_of(search, profiles, [list(generator.permutation(ITEM_IDS)) for _ in users])
     view = view_of(trend("i5", 2.0), trend("i3", 9.0, ("i1", 1.0, 1.0)), trend("i7", 1.0))
     records = [vector_for(user, n, ["i0"]) for n, user in enumerate(users)]
-    parts = list(in_parts(records))
+    parts = list(in_parts(records, LISTS_AT_ONCE))
     assert [len(part) for part in parts] == [LISTS_AT_ONCE, LISTS_AT_ONCE, 1]
     together = [one for part in parts for one in make_lists(part, queries, view, ITEMS, RULE, IN_FORCE)]
     assert together == [make_list(one, queries[one.user_id], view, ITEMS, RULE, IN_FORCE) for one in records]

@@ -93,6 +93,11 @@ def queries(draw: st.DrawFn) -> Query:
     )
 
 
+def sources_of(found: Candidates) -> dict[str, list[str]]:
+    """The sources that brought each candidate, by item id."""
+    return dict(zip(found.ids, found.sources_at(np.arange(len(found))), strict=True))
+
+
 def listed(query: Query, view: TrendView, available: dict[str, bool], num_each: int = 5) -> list[RankedItem]:
     """The list of a user."""
     items = items_with(available)
@@ -126,7 +131,7 @@ def test_each_item_is_new_to_the_user_available_and_names_those_who_brought_it(
     # No source brings more than it may.
     found = gather(query, view, num_each, items_with(available))
     for source in origins:
-        assert sum(source in sources for sources in found.sources.values()) <= num_each
+        assert sum(source in sources for sources in sources_of(found).values()) <= num_each
 
 
 @given(queries(), views(), st.dictionaries(st.sampled_from(ITEMS), st.booleans()), st.integers(1, 6))
@@ -136,7 +141,7 @@ def test_lists_are_to_the_bit_what_they_are_by_id_one_item_after_the_other(
     items = items_with(available)
     found = gather(query, view, num_each, items)
     sources = plain_sources(query, view, num_each, is_listed(available), VECTORS)
-    assert list(found.sources.items()) == list(sources.items())
+    assert list(sources_of(found).items()) == list(sources.items())
     features_CF = features(query, found, view, items)
     assert features_CF.tolist() == plain_features(query, list(sources), view, VECTORS).tolist()
     assert rank(found, features_CF, SCORER, 4) == plain_rank(sources, features_CF, SCORER, 4)
@@ -147,7 +152,7 @@ def test_unavailable_items_leave_room_for_those_behind_them_however_many_they_ar
     hidden = {f"i{number}": False for number in range(57)}
     for num_each, expected in ((1, ["i57"]), (2, ["i57", "i58"]), (10, ["i57", "i58", "i59"])):
         found = gather(Query(frozenset({"i4"}), []), view, num_each, items_with(hidden))
-        assert found.sources == {item_id: ["popular_15m", "popular_1h"] for item_id in expected}
+        assert sources_of(found) == {item_id: ["popular_15m", "popular_1h"] for item_id in expected}
 
 
 @given(st.lists(queries(), min_size=1, max_size=4), views())
@@ -193,7 +198,7 @@ def test_by_hand() -> None:
     )
     query = Query(seen={"p"}, recent=["p"])
     found = gather(query, view, 2, items_with({"gone": False}))
-    assert found.sources == {
+    assert sources_of(found) == {
         "s": ["popular_15m", "popular_1h"],
         "q": ["popular_15m", "popular_1h", "transition"],
         "r": ["transition"],
@@ -202,7 +207,7 @@ def test_by_hand() -> None:
     expected = [[share] * 4 + [0.0] * 4 for share in (4 / 9, 2 / 9, 0.0, 0.0)]
     assert shares == [pytest.approx(row) for row in expected]
     assert {view.item_ids[row] for row in found.shares.brought(0)[0].tolist()} == {"q", "r"}
-    table = dict(zip(found.sources, features(query, found, view, ALL), strict=True))
+    table = dict(zip(sources_of(found), features(query, found, view, ALL), strict=True))
     column = {name: place for place, name in enumerate(NAMES)}
     assert table["q"][column["popularity_15m"]] == pytest.approx(-math.log1p(math.log2(9 / 4)))
     assert table["q"][column["transition_last_short"]] == pytest.approx(
@@ -228,7 +233,7 @@ def test_what_came_before_the_users_items_is_offered_too() -> None:
     # Others went from q to p and to r; this user went to p and r without q.
     view = view_of(trend("q", 2.0), trend("p", 1.0, ("q", 1.0, 1.0)), trend("r", 3.0, ("q", 1.0, 3.0)))
     found = gather(Query(seen={"p", "r"}, recent=["p", "r"]), view, 10, ALL)
-    assert found.sources["q"] == ["popular_15m", "popular_1h", "reverse"]
+    assert sources_of(found)["q"] == ["popular_15m", "popular_1h", "reverse"]
     expected = [0.5, 0.5, 0.5 + RECENT_WEIGHTS[1] * 0.25, 0.5 + RECENT_WEIGHTS[1] * 0.75]
     shares = found.shares.of(view.rows_of(["q"]))[0]
     assert shares.tolist() == pytest.approx([0.0] * 4 + expected)
@@ -243,9 +248,13 @@ def test_an_item_without_a_vector_is_offered_where_it_follows_what_is_near_the_u
     view = view_of(trend("i0", 9.0), trend("s", 8.0), trend("t", 7.0), *records)
     query = Query(seen={"i0"}, recent=[], user_vector=np.ones(8, dtype=np.float32), from_index=["i0"])
     found = gather(query, view, 1, ALL)
-    assert found.sources == {"s": ["popular_15m", "popular_1h"], "newer": ["cotouch"]}
+    assert sources_of(found) == {"s": ["popular_15m", "popular_1h"], "newer": ["cotouch"]}
     found = gather(query, view, 2, items_with({"newer": False}))
-    assert found.sources == {"s": ["popular_15m", "popular_1h"], "t": ["popular_15m", "popular_1h"], "new": ["cotouch"]}
+    assert sources_of(found) == {
+        "s": ["popular_15m", "popular_1h"],
+        "t": ["popular_15m", "popular_1h"],
+        "new": ["cotouch"],
+    }
 
 
 @given(queries(), st.data())
@@ -257,7 +266,7 @@ def test_lists_do_not_depend_on_the_order_in_which_trends_came(query: Query, dat
         for item in data.draw(st.lists(st.sampled_from(ITEMS), unique=True))
     ]
     view, turned = view_of(*records), view_of(*reversed(records))
-    assert gather(query, view, 3, ALL).sources == gather(query, turned, 3, ALL).sources
+    assert sources_of(gather(query, view, 3, ALL)) == sources_of(gather(query, turned, 3, ALL))
     assert listed(query, view, {}) == listed(query, turned, {})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 
 from encoders.words import words_of
 from stream_app.faustkit import Run
@@ -31,6 +32,10 @@ class Catalogue:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._items)
+
+    def newest(self, max_num: int) -> list[str]:
+        """Items whose records came last, the newest first."""
+        return list(islice(reversed(self._items), max_num))
 
     def get(self, item_id: str) -> Item | None:
         """An item; None where the catalogue does not know it."""
