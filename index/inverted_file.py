@@ -13,6 +13,7 @@ M rows given, B bytes of a code.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
 from typing import Any, Final
@@ -41,6 +42,33 @@ nothing else; left to itself FAISS decides by the number of queries."""
 _EFFORTS: Final = (1, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Filling:
+    """What an inverted file takes longest to make, at the cost of a look at all vectors.
+
+    Attributes:
+        deviations_P: See `deviations`.
+        lists: FAISS's lists of codes.
+    """
+
+    deviations_P: Float32Array
+    lists: Any
+
+    @classmethod
+    def of(cls, numbers_R: Int64Array, vectors_RD: Float32Array, partition: Partition) -> Filling:
+        """Make it; the arguments are those of `InvertedFile`."""
+        return cls(deviations(vectors_RD, partition), _filled_lists(numbers_R, vectors_RD, partition))
+
+    @classmethod
+    def from_bytes(cls, deviations_P: Float32Array, data_B: npt.NDArray[np.uint8]) -> Filling:
+        """Take it from `list_bytes`."""
+        return cls(deviations_P, _set_up(faiss.deserialize_index(data_B)))
+
+    def list_bytes(self) -> npt.NDArray[np.uint8]:
+        """The lists as FAISS writes them, shape (B,)."""
+        return np.asarray(faiss.serialize_index(self.lists))
+
+
 class InvertedFile:
     """The codes of each part's items in a list of their own; the effort is the number of lists looked at.
 
@@ -48,21 +76,20 @@ class InvertedFile:
         numbers_R: The item number of each row.
         vectors_RD: C-contiguous float32. Kept, not copied.
         partition: Of these rows, every one with a part.
+        filling: Made of the same.
     """
 
     kind: StructureKind = "ivf"
     takes_selector = True
 
-    def __init__(self, numbers_R: Int64Array, vectors_RD: Float32Array, partition: Partition) -> None:
+    def __init__(self, numbers_R: Int64Array, vectors_RD: Float32Array, partition: Partition, filling: Filling) -> None:
         num_parts = len(partition.centres_PD)
         self.partition = partition
+        self.filling = filling
         self.efforts = (*(step for step in _EFFORTS if step < num_parts), num_parts)
-        self._parts = PartFinder(partition.centres_PD, deviations(vectors_RD, partition))
+        self._parts = PartFinder(partition.centres_PD, filling.deviations_P)
         self._vectors_RD = vectors_RD
         self._row_of_N = _rows_of(numbers_R)
-        self._centres: Any = faiss.IndexFlatIP(vectors_RD.shape[1])
-        self._centres.add(partition.centres_PD)
-        self._lists = _filled_lists(self._centres, numbers_R, vectors_RD, partition)
 
     def candidates(
         self, queries_QD: Float32Array, num: int, effort: int, kept_N: BoolArray | None, share: float
@@ -87,13 +114,17 @@ class InvertedFile:
         arrays: list[Any] = [queries_QD, parts_QP, centred_QP, scores_QF, numbers_QF]
         queries, parts, centred, scores, numbers = map(faiss.swig_ptr, arrays)
         options = list_options(num_parts, kept_N)
-        self._lists.search_preassigned_c(len(queries_QD), queries, num, parts, centred, scores, numbers, False, options)
+        self.filling.lists.search_preassigned_c(
+            len(queries_QD), queries, num, parts, centred, scores, numbers, False, options
+        )
         return numbers_QF
 
 
-def _filled_lists(centres: Any, numbers_R: Int64Array, vectors_RD: Float32Array, partition: Partition) -> Any:
+def _filled_lists(numbers_R: Int64Array, vectors_RD: Float32Array, partition: Partition) -> Any:
     """FAISS's lists of codes: plain ones, which it makes fast ones of."""
     num_parts, dim = partition.centres_PD.shape
+    centres: Any = faiss.IndexFlatIP(dim)
+    centres.add(partition.centres_PD)
     plain: Any = faiss.IndexIVFPQ(centres, dim, num_parts, dim, CODE_BITS, faiss.METRIC_INNER_PRODUCT)
     plain.by_residual = True
     sampled = slice(None, None, max(1, len(vectors_RD) // TRAINING_ROWS))
@@ -105,6 +136,14 @@ def _filled_lists(centres: Any, numbers_R: Int64Array, vectors_RD: Float32Array,
         parts_M = partition.parts_N[rows]
         _append(plain, parts_M, numbers_R[rows], coded(vectors_RD[rows] - partition.centres_PD[parts_M], levels_DC))
     lists: Any = faiss.IndexIVFPQFastScan(plain)
+    # From here on the lists own the centres, as those do that FAISS has read.
+    centres.this.disown()
+    lists.own_fields = True
+    return _set_up(lists)
+
+
+def _set_up(lists: Any) -> Any:
+    """Lists as they are searched; FAISS does not write this down."""
     lists.implem = ONE_BY_ONE
     return lists
 

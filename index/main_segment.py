@@ -16,7 +16,7 @@ import numpy as np
 
 from index.contract import BoolArray, Float32Array, Int64Array, Partition, inner_products
 from index.errors import SwapRefusedError
-from index.inverted_file import InvertedFile
+from index.inverted_file import Filling, InvertedFile
 from index.ordering import NO_ITEM, NO_SCORE
 from index.parts import new_partition, parts_of
 from index.structures import FlatStructure, GraphStructure, Structure, StructureKind
@@ -136,7 +136,7 @@ def _structure(
             return GraphStructure(numbers_R, vectors_RD, num_threads)
         case "ivf":
             parts = _completed(partition, vectors_RD, num_threads)
-            return InvertedFile(numbers_R, vectors_RD, parts)
+            return InvertedFile(numbers_R, vectors_RD, parts, Filling.of(numbers_R, vectors_RD, parts))
     assert_never(kind)
 
 

@@ -1,22 +1,23 @@
 """From frozen items to a main segment. Nothing here is locked, and nothing is changed.
 
-Shape suffixes: S sampled queries, D dimensions, N item numbers.
+Shape suffixes: S sampled queries, D dimensions, N item numbers, R rows.
 """
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
+from index.building import BuildOrder, divided_and_built
+from index.built_apart import BuildProcessError, built_apart
 from index.contract import Float32Array, Int32Array, Partition
-from index.errors import SwapRefusedError
-from index.main_segment import MainSegment, RecallGoal, build_main
-from index.parts import num_parts_for
+from index.main_segment import MainSegment, RecallGoal
 from index.sampling import filled_up
 from index.segments import NO_ROW, Frozen
 from index.structures import StructureKind
 
-OUTGROWN = 2
-"""An earlier partition is given up when its parts are so many times too many or too few."""
+log = logging.getLogger("sliceflow.index")
 
 
 def rebuilt(
@@ -26,11 +27,10 @@ def rebuilt(
     partition: Partition | None,
     goal: RecallGoal,
     num_threads: int,
+    *,
+    apart: bool,
 ) -> tuple[MainSegment, Int32Array]:
     """Build a main segment of frozen items.
-
-    An earlier partition is gone on with, which takes a tenth of the time; when the items have moved away from it so far
-    that recall suffers, they are divided anew.
 
     Args:
         kind: The structure.
@@ -39,6 +39,7 @@ def rebuilt(
         partition: Of these items, where somebody has one; None: that of the present main segment.
         goal: The recall wanted.
         num_threads: To build with.
+        apart: Whether an inverted file is built in a process of its own, so that searches do not wait.
 
     Returns:
         The segment, and the row in it of each item number, `NO_ROW` for others.
@@ -47,25 +48,25 @@ def rebuilt(
         SwapRefusedError: The segment finds too little.
     """
     vectors_RD = frozen.vectors_RD()
-    queries_SD = filled_up(queries_SD, vectors_RD)
-
-    def build(parts: Partition | None) -> MainSegment:
-        return build_main(
-            kind, frozen.numbers_R, vectors_RD, queries_SD, goal=goal, num_threads=num_threads, partition=parts
-        )
-
-    earlier = partition or frozen.partition()
-    try:
-        main = build(earlier if earlier is not None and _suits(earlier, len(vectors_RD)) else None)
-    except SwapRefusedError:
-        if earlier is None:
-            raise
-        main = build(None)
+    order = BuildOrder(
+        frozen.numbers_R,
+        vectors_RD,
+        filled_up(queries_SD, vectors_RD),
+        goal,
+        num_threads,
+        partition or frozen.partition(),
+    )
+    main = _built_apart(order) if apart and kind == "ivf" else None
+    main = main or divided_and_built(kind, order)
     row_of_N = np.full(int(frozen.numbers_R.max()) + 1, NO_ROW, dtype=np.int32)
     row_of_N[frozen.numbers_R] = np.arange(len(frozen.numbers_R), dtype=np.int32)
     return main, row_of_N
 
 
-def _suits(partition: Partition, num_rows: int) -> bool:
-    ratio = len(partition.centres_PD) / num_parts_for(num_rows)
-    return 1 / OUTGROWN <= ratio <= OUTGROWN
+def _built_apart(order: BuildOrder) -> MainSegment | None:
+    """None where no other process would do it: slower searches for a while are better than none of the new items."""
+    try:
+        return built_apart(order)
+    except BuildProcessError as error:
+        log.warning("the index is built beside the searches, which will be slower meanwhile, since %s", error)
+        return None

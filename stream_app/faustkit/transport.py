@@ -243,7 +243,7 @@ class BatchConsumer(driver.Consumer):
             # What was taken of a partition before it was held has to be handed on: it is not fetched again.
             if active is None or tp in active or tp in self._held:
                 if isinstance(fetched, Run):
-                    # Not as an event of a stream: that costs Faust more than most roles need for a record.
+                    # Not as an event of a stream: Faust would do for each run what it does for a message.
                     self.app.put_run(fetched)
                 else:
                     self._delivered.setdefault(tp, Delivered()).deliver(fetched.offset)

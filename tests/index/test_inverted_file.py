@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from index.contract import Float32Array, Int64Array, Partition, inner_products
-from index.inverted_file import InvertedFile
+from index.inverted_file import Filling, InvertedFile
 from index.main_segment import RECALL_AT, _exact_scores
 from index.parts import REACH, PartFinder, deviations, new_partition
 from index.rough_scores import CODE_BITS, coded, rough_scores, train_codes
@@ -120,7 +120,8 @@ def _partitioned() -> tuple[Partition, Float32Array]:
 
 def _built() -> tuple[InvertedFile, Float32Array]:
     partition, items_ND = _partitioned()
-    return InvertedFile(np.arange(NUM_ITEMS), items_ND, partition), items_ND
+    numbers_R = np.arange(NUM_ITEMS)
+    return InvertedFile(numbers_R, items_ND, partition, Filling.of(numbers_R, items_ND, partition)), items_ND
 
 
 def _sets(numbers_QF: Int64Array) -> list[set[int]]:
