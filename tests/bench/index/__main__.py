@@ -221,6 +221,7 @@ def _figures_of_life(name: str, life: Mapping[str, float], is_target: bool) -> d
         **figure("filter_cost_single", 5.0),
         **figure("swap_errors", 0, "same"),
         **figure("swap_changes_lost", 0, "same"),
+        **figure("removed_returned", 0, "same"),
         **figure("swap_p99_ratio", 3.0 if is_target else None),
         **figure("snapshot_load_s", 10.0 if is_target else None),
         **figure("upserts_per_s", better="higher"),

@@ -27,6 +27,9 @@ KEPT_SHARE: Final = 0.01
 CHANGED_AT_ONCE: Final = 20
 NUM_CHANGED: Final = 4000
 NUM_SINGLES: Final = 1000
+REMOVED_AT_ONCE: Final = 20
+ASKED_AT_ONCE: Final = 230
+"""Queries of users in one batch, beside those for what was removed."""
 LONGER: Final = np.float32(100)
 """An item so many times as long as a query of its direction is the best answer to it."""
 RARE: Final = ItemFilter(categories=frozenset({"rare"}))
@@ -41,6 +44,7 @@ def life(folder: Path, num_threads: int) -> Iterator[dict[str, float]]:
     yield of_filter(index, items_ND, queries_QD)
     yield of_changes(index, items_ND, queries_QD)
     yield of_swap(index, queries_QD)
+    yield of_removals(index, items_ND, queries_QD)
     yield of_snapshot(index, num_threads)
 
 
@@ -119,6 +123,37 @@ def of_swap(index: LiveIndex, queries_QD: Vectors) -> dict[str, float]:
         "swap_p99_ms_before": before,
         "swap_p99_ms_during": during,
         "swap_p99_ratio": during / before,
+    }
+
+
+def of_removals(index: LiveIndex, items_ND: Vectors, queries_QD: Vectors) -> dict[str, float]:
+    """As many searches as there are items, while main segments are built and swapped without a pause: answers with an
+    item that was removed before. Those removed are asked for by their own vectors, and given back after each batch.
+    """
+    is_done, generation = threading.Event(), index.status.generation
+
+    def compact_on_and_on() -> None:
+        while not is_done.is_set():
+            index.compact()
+
+    compaction = threading.Thread(target=compact_on_and_on)
+    compaction.start()
+    generator, num_searches, num_returned = np.random.default_rng(4), 0, 0
+    while num_searches < len(items_ND):
+        rows = generator.choice(len(items_ND), REMOVED_AT_ONCE, replace=False)
+        gone = list(map(str, rows.tolist()))
+        index.remove(gone)
+        asked_QD = np.concatenate([items_ND[rows], queries_QD[generator.choice(len(queries_QD), ASKED_AT_ONCE)]])
+        answers = index.search(asked_QD, K).ids
+        num_returned += sum(not set(gone).isdisjoint(ids) for ids in answers)
+        num_searches += len(answers)
+        index.upsert(gone, items_ND[rows])
+    is_done.set()
+    compaction.join()
+    return {
+        "removal_searches": num_searches,
+        "removal_swaps": index.status.generation - generation,
+        "removed_returned": num_returned,
     }
 
 

@@ -140,7 +140,8 @@ def test_the_life_of_few_items_has_no_errors(tmp_path: Path, trained: TrainedVec
     command = [sys.executable, "-m", "tests.bench.index.life", str(tmp_path), "1"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=250)
     life = {name: value for line in done.stdout.splitlines() for name, value in json.loads(line).items()}
-    assert life["swap_errors"] == life["swap_changes_lost"] == 0
+    assert life["swap_errors"] == life["swap_changes_lost"] == life["removed_returned"] == 0
+    assert life["removal_swaps"] > 0
     assert life["filter_recall"] == 1.0
     assert min(life.values()) >= 0
 
