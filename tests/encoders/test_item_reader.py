@@ -20,6 +20,8 @@ from encoders.training_config import TrainConfig
 from tests.encoders.cases import MINUTE_MS, cyclic_histories, cyclic_vocabulary
 from tests.encoders.pretrained_cases import WORDS, bert_folder
 
+pytestmark = pytest.mark.slow
+
 NUM_ITEMS = 60
 CONTENTS = [ItemContent(WORDS[row % len(WORDS)], tags=(f"t{row % 5}",), price=float(row)) for row in range(NUM_ITEMS)]
 CONFIG = TrainConfig(dim=16, num_layers=1, slice_events=8, max_epochs=1, patience_epochs=0, max_validation_targets=50)

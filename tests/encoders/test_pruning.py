@@ -32,6 +32,8 @@ from tests.encoders.cases import (
 )
 from tests.encoders.closeness import closeness
 
+pytestmark = pytest.mark.slow
+
 HISTORIES = cyclic_histories(num_users=12, num_events=24, num_items=50)
 HEAD_WIDTH = 32
 

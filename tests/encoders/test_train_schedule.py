@@ -23,6 +23,8 @@ from encoders.training_config import Optimisation, TrainConfig
 from encoders.training_run import StepLoss, TrainingRun, new_optimizer
 from tests.encoders.cases import MINUTE_MS, cyclic_histories, cyclic_vocabulary, made_up_model
 
+pytestmark = pytest.mark.slow
+
 SPLIT_MS = 20 * MINUTE_MS
 CONFIG = TrainConfig(slice_events=8, max_epochs=2, patience_epochs=0, batch_events=256)
 HISTORIES = cyclic_histories(num_users=60, num_events=24)

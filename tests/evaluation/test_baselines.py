@@ -43,7 +43,12 @@ def _item_neighbours() -> Statistic:
     return ItemNeighbours.family(FROZEN.items_by_user(), (3,))[0]
 
 
-@pytest.fixture(scope="module", params=list(MAKERS), ids=str)
+SLOW = {"SASRec"}
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in MAKERS], ids=str
+)
 def maker(request: pytest.FixtureRequest) -> Callable[[], Baseline]:
     found: Callable[[], Baseline] = MAKERS[request.param]
     return found

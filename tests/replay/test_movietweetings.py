@@ -17,6 +17,8 @@ import pytest
 
 from stream_app.replay.readers import describe, open_log, read_items
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = Path(__file__).parents[2] / "examples" / "movietweetings"
 EVENTS, ITEMS = SAMPLE / "events.ndjson.gz", SAMPLE / "items.ndjson.gz"
 MAX_SAMPLE_BYTES = 600_000

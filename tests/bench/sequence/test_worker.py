@@ -11,6 +11,8 @@ from tests.bench.sequence import relay
 from tests.bench.sequence.job import Task
 from tests.bench.sequence.worker import Worker, WorkerFailedError
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_worker_that_ends_is_told_with_its_last_words(tmp_path: Path) -> None:
     # Nothing listens on port 1, so the relay cannot start.
