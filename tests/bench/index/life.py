@@ -102,8 +102,8 @@ def of_swap(index: LiveIndex, queries_QD: Vectors) -> dict[str, float]:
     while compaction.is_alive():
         gone = str(turn)
         index.remove([gone])
-        index.upsert([f"new-{turn}"], queries_QD[:1])
         query_QD = queries_QD[turn % len(queries_QD)][None]
+        index.upsert([f"new-{turn}"], query_QD)
         asked_s = time.perf_counter()
         found = index.search(query_QD, K).ids[0]
         during_ms.append(1000 * (time.perf_counter() - asked_s))
