@@ -180,3 +180,23 @@ def test_where_no_process_can_be_started_the_index_builds_by_itself(
     index.compact()
     assert index.status.kind == "ivf"
     assert "/nowhere/python" in caplog.text
+
+
+def test_a_process_whose_order_is_cut_off_ends_without_a_word() -> None:
+    stream = io.BytesIO()
+    write_order(stream, order_of())
+    cut = stream.getvalue()[:-1]
+    done = subprocess.run([sys.executable, "-m", built_apart.BUILDER], input=cut, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+
+
+def test_a_process_whose_answer_nobody_reads_ends_without_a_word() -> None:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", built_apart.BUILDER]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        with process.stdin as stream:
+            write_order(stream, order_of())
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
