@@ -27,6 +27,7 @@ KEPT_SHARE: Final = 0.01
 CHANGED_AT_ONCE: Final = 20
 NUM_CHANGED: Final = 4000
 NUM_SINGLES: Final = 1000
+NUM_BESIDE_SWAPS: Final = 20_000
 REMOVED_AT_ONCE: Final = 20
 ASKED_AT_ONCE: Final = 230
 """Queries of users in one batch, beside those for what was removed."""
@@ -126,9 +127,11 @@ def of_swap(index: LiveIndex, queries_QD: Vectors) -> dict[str, float]:
     }
 
 
-def of_removals(index: LiveIndex, items_ND: Vectors, queries_QD: Vectors) -> dict[str, float]:
-    """As many searches as there are items, while main segments are built and swapped without a pause: answers with an
-    item that was removed before. Those removed are asked for by their own vectors, and given back after each batch.
+def of_removals(
+    index: LiveIndex, items_ND: Vectors, queries_QD: Vectors, num_wanted: int = NUM_BESIDE_SWAPS
+) -> dict[str, float]:
+    """Searches while main segments are built and swapped without a pause: answers with an item that was removed before.
+    Those removed are asked for by their own vectors, and given back after each batch.
     """
     is_done, generation = threading.Event(), index.status.generation
 
@@ -139,7 +142,7 @@ def of_removals(index: LiveIndex, items_ND: Vectors, queries_QD: Vectors) -> dic
     compaction = threading.Thread(target=compact_on_and_on)
     compaction.start()
     generator, num_searches, num_returned = np.random.default_rng(4), 0, 0
-    while num_searches < len(items_ND):
+    while num_searches < num_wanted:
         rows = generator.choice(len(items_ND), REMOVED_AT_ONCE, replace=False)
         gone = list(map(str, rows.tolist()))
         index.remove(gone)
