@@ -1,8 +1,8 @@
 """A main segment built in a process of its own, so that searches do not wait for it.
 
 Threads of one process take turns at running Python. A build is thousands of short steps, and with each of them a search
-may have to wait for its turn, up to 5 ms each time: at a million items a single query's p99 was 17 times as long while
-another thread built. A process of its own, with less right to the processor, is waited for by nobody.
+may have to wait for its turn, up to 5 ms each time: at a million items a single query's p99 was seven times as long
+while another thread built. A process of its own, with less right to the processor, is waited for by nobody.
 
 `index.build_process` is the other side. What goes through the pipes: a line of JSON and the bytes of an array, for each
 array; see `write_array`.
