@@ -140,8 +140,7 @@ def offered_each(
 ) -> list[tuple[Candidates, npt.NDArray[np.float64]]]:
     """The same for each of some queries (one to `LISTS_AT_ONCE`), each as if alone."""
     found, features_NF = _offered_together(queries, trends, items, candidates)
-    ends = np.cumsum([len(one) for one in found]).tolist()
-    return [(one, features_NF[end - len(one) : end]) for one, end in zip(found, ends, strict=True)]
+    return [(one, features_NF[rows]) for one, rows in zip(found, _rows_of_each(found), strict=True)]
 
 
 def _offered_together(
@@ -150,6 +149,12 @@ def _offered_together(
     """The candidates for each, and the features (N, F) of all of them, query after query."""
     found = [gather(query, trends, candidates, items.columns) for query in queries]
     return found, features_together(queries, found, trends, items.columns)
+
+
+def _rows_of_each(found: Sequence[Candidates]) -> list[slice]:
+    """Where the candidates for each query stand among those of all."""
+    ends = np.cumsum([len(one) for one in found]).tolist()
+    return [slice(end - len(one), end) for one, end in zip(found, ends, strict=True)]
 
 
 def make_lists(
@@ -167,7 +172,6 @@ def make_lists(
         [queries[record.user_id] for record in records], trends, items, rule.candidates
     )
     scores_N = scores(in_force.scorer, features_NF)
-    ends = np.cumsum([len(one) for one in found]).tolist()
     return [
         Recommendation(
             recommendation_id=recommendation_id(rule, record, items.version, trends.epoch, in_force.epoch),
@@ -179,10 +183,10 @@ def make_lists(
             index_version=items.version,
             epoch=trends.epoch,
             has_vector=True,
-            items=ranked(one, scores_N[end - len(one) : end], rule.list_items),
+            items=ranked(one, scores_N[rows], rule.list_items),
             scorer_epoch=in_force.epoch,
         )
-        for record, one, end in zip(records, found, ends, strict=True)
+        for record, one, rows in zip(records, found, _rows_of_each(found), strict=True)
     ]
 
 

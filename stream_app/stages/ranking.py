@@ -191,15 +191,19 @@ def seen_rows(query: Query, trends: TrendView) -> Bools:
     return is_seen_N
 
 
-def _offers(query: Query, trends: TrendView, reach: int, shares: Shares, columns: ViewColumns) -> list[Offer]:
-    """What all sources but the index bring; `reach` of the most popular at each half-life, which come first."""
-    popular = [
+def _popular(trends: TrendView, reach: int) -> list[Offer]:
+    """The `reach` most popular at each half-life."""
+    return [
         Offer(f"popular_{half_life_name(half_life_ms / 1000)}", trends.top(index, reach))
         for index, half_life_ms in enumerate(trends.rule.half_lives_ms)
     ]
+
+
+def _near_and_cold(query: Query, trends: TrendView, shares: Shares, columns: ViewColumns) -> list[Offer]:
+    """What the user's own items and those of the index lead to."""
     near = [Offer(source, *shares.brought(place)) for place, source in enumerate(NEAR_SOURCES)]
     cold = cotouched(query.from_index, trends, columns)
-    return [*popular, *near, Offer(COTOUCH, cold.rows_S, cold.shares_S)]
+    return [*near, Offer(COTOUCH, cold.rows_S, cold.shares_S)]
 
 
 def kept_offers(
@@ -210,12 +214,14 @@ def kept_offers(
     More than `num_each` of the most popular are looked at, since some are seen; and more still where hardly any of
     those is available.
     """
+    others = _near_and_cold(query, trends, shares, columns)
     reach = num_each + len(query.seen) + num_each
     while True:
-        brought = _offers(query, trends, reach, shares, columns)
+        popular = _popular(trends, reach)
+        brought = [*popular, *others]
         rows_K = np.concatenate([offer.rows_K for offer in brought])
         is_kept_K = columns.available(rows_K) & ~is_seen_N.take(rows_K)
-        if not _leaves_some(brought[: len(trends.rule.half_lives_ms)], is_kept_K, reach, num_each):
+        if not _leaves_some(popular, is_kept_K, reach, num_each):
             return brought, is_kept_K
         reach *= 2
 
